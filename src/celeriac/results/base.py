@@ -1,0 +1,120 @@
+"""The port of result stores: where outcomes live, and the record that is stored.
+
+The worker's committer stores; clients get, wait and forget. Drivers are synchronous, take batches and may be called
+from several threads at once. `OperationalError` is raised when the store can't be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from celeriac.states import READY_STATES
+
+__all__ = ["Fence", "Record", "ResultStore", "StoreCapabilities"]
+
+#: (retries, deliveries): orders the executions of one task. A write by an older one never replaces a newer one's.
+Fence = tuple[int, int]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored for one task: Celery's task meta, with the values already serialized.
+
+    Attributes:
+        result: The serialized bare value (or exception form, or custom meta).
+        content_type: Of `result`, `args` and `kwargs`.
+        content_encoding: "utf-8" or "binary".
+        children: Results of tasks that this one sent, as tuples (`AsyncResult.as_tuple`), or None.
+        date_done: ISO 8601 text once ready, else None.
+        fence: Which execution wrote it.
+        expires_at: When it may be forgotten (seconds since 1970), or None for never.
+        name, args, kwargs, worker, retries, queue: Filled with `result_extended`.
+        stamps: {"stamped_headers": [...], "stamps": {...}} or None.
+    """
+
+    id: str
+    state: str
+    result: bytes
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+    traceback: str | None = None
+    children: list[Any] | None = None
+    date_done: str | None = None
+    group_id: str | None = None
+    parent_id: str | None = None
+    fence: Fence = (0, 0)
+    expires_at: float | None = None
+    name: str | None = None
+    args: bytes | None = None
+    kwargs: bytes | None = None
+    worker: str | None = None
+    retries: int | None = None
+    queue: str | None = None
+    stamps: dict[str, Any] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the state is final."""
+        return self.state in READY_STATES
+
+
+class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a result store can do.
+
+    Attributes:
+        pushes: Whether `wait` is told of changes; if not it polls.
+        counts_chords: Whether `join_part` counts atomically.
+        persistent: Whether results outlive the worker and can be read by anybody (rpc: no).
+    """
+
+    pushes: bool = True
+    counts_chords: bool = True
+    persistent: bool = True
+
+
+class ResultStore(Protocol):
+    """One kind of result store."""
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What this store can do."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, with secrets masked."""
+
+    def store(self, records: Sequence[Record]) -> list[str]:
+        """Write records. Returns the ids that were refused.
+
+        Refused is a record for a task whose stored state is SUCCESS, and one whose fence is older than the stored
+        fence, or equal to it when the stored state is ready.
+        """
+
+    def get(self, ids: Sequence[str]) -> list[Record | None]:
+        """The records, in order; None where nothing is stored or it has expired."""
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> list[Record]:
+        """Wait until at least one of the ids is ready, and return all those that are; [] after `timeout` seconds."""
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Delete records."""
+
+    def join_part(self, group_id: str, index: int, size: int) -> int:
+        """Count part `index` of a chord of `size` parts as ended; returns how many different parts have ended."""
+
+    def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
+        """Keep a group's result tuple (serialized)."""
+
+    def get_group(self, group_id: str) -> bytes | None:
+        """The group's result tuple, or None."""
+
+    def forget_group(self, group_id: str) -> None:
+        """Delete a group and its chord count."""
+
+    def cleanup(self, now: float) -> int:
+        """Delete what had expired by `now` (seconds since 1970); returns how many records."""
+
+    def close(self) -> None:
+        """Release connections. The object may be used again afterwards and then connects anew."""

@@ -1,0 +1,64 @@
+"""Queues, exchanges and bindings, and the pure function that tells where a message goes.
+
+Named as in AMQP and Celery; transports without exchanges resolve them with `binding_matches`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+__all__ = ["Exchange", "Queue", "binding_matches", "topic_pattern"]
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """Where messages enter: they are handed to the queues bound to it.
+
+    Attributes:
+        type: "direct" (routing keys equal), "topic" (patterns with `*` and `#`), "fanout" (all) or "headers".
+    """
+
+    name: str = ""
+    type: str = "direct"
+    durable: bool = True
+    auto_delete: bool = False
+    arguments: dict[str, Any] = {}
+    delivery_mode: int | str | None = None
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """A queue and its binding to one exchange."""
+
+    name: str
+    exchange: Exchange = Exchange()
+    routing_key: str = ""
+    durable: bool = True
+    exclusive: bool = False
+    auto_delete: bool = False
+    queue_arguments: dict[str, Any] = {}
+    binding_arguments: dict[str, Any] = {}
+    max_priority: int | None = None
+    expires: float | None = None
+    message_ttl: float | None = None
+
+
+@lru_cache(maxsize=1024)
+def topic_pattern(pattern: str) -> re.Pattern[str]:
+    """A topic binding as a regular expression: `*` is one word, `#` any number of words."""
+    if pattern == "#":
+        return re.compile(r".*\Z", re.DOTALL)
+    text = re.escape(pattern).replace(r"\*", r"[^.]+")
+    text = text.replace(r"\.\#", r"(?:\.[^.]+)*").replace(r"\#\.", r"(?:[^.]+\.)*").replace(r"\#", r".*")
+    return re.compile(text + r"\Z", re.DOTALL)
+
+
+def binding_matches(exchange_type: str, binding_key: str, routing_key: str) -> bool:
+    """Whether a message with `routing_key` goes to a queue bound with `binding_key`."""
+    if exchange_type == "fanout":
+        return True
+    if exchange_type == "topic":
+        return topic_pattern(binding_key).match(routing_key) is not None
+    return binding_key == routing_key

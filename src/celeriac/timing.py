@@ -1,0 +1,58 @@
+"""Time as an argument: the clock that components are given, and back-off between attempts. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+__all__ = ["SYSTEM_CLOCK", "Clock", "Deadline", "SystemClock", "backoff", "iso_now"]
+
+
+class Clock(Protocol):
+    """Wall time for schedules, monotonic time for leases and limits."""
+
+    def now(self) -> float:
+        """Seconds since 1970 (UTC); may jump."""
+
+    def monotonic(self) -> float:
+        """Seconds from an unknown start; never jumps."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
+SYSTEM_CLOCK: Clock = SystemClock()
+
+
+def iso_now() -> str:
+    """This moment as Celery writes it: ISO 8601, UTC, microseconds."""
+    return datetime.now(UTC).isoformat()
+
+
+def backoff(attempt: int, *, base: float = 0.05, cap: float = 5.0) -> float:
+    """Seconds to wait before attempt `attempt` (1, 2, …): exponential, capped, with full jitter's upper half."""
+    ceiling: float = min(cap, base * 2.0 ** min(attempt - 1, 30))
+    return ceiling * (0.5 + random.random() / 2)
+
+
+class Deadline:
+    """A moment in monotonic time until which something may be tried."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, seconds: float | None) -> None:
+        self.at = None if seconds is None else time.monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Seconds left (never below 0), or None when there is no deadline."""
+        return None if self.at is None else max(0.0, self.at - time.monotonic())
+
+    def passed(self) -> bool:
+        """Whether the deadline is over."""
+        return self.at is not None and time.monotonic() >= self.at

@@ -1,0 +1,163 @@
+"""The port of brokers: what a transport driver offers, and how drivers are found.
+
+The worker's intake, committer and leases, and clients that publish, call it. Drivers are synchronous, take batches, and
+may be called from several threads at once. Every call has a deadline of the driver's own and raises
+`OperationalError` (naming the URL without its password) when the broker can't be reached: nothing blocks for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from celeriac.message import DeadLetter, Delivery, Message, Settlement
+from celeriac.results.base import Record, ResultStore
+from celeriac.routing import Queue
+
+__all__ = ["Capabilities", "Commit", "QueueSize", "Subscription", "Transport"]
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker can do. The core reads this and never asks which driver it has.
+
+    Attributes:
+        lease: "message" (each has a deadline), "connection" (given back when the connection ends), "worker" or "offset".
+        delay: Longest delay the broker keeps by itself, in seconds; 0 if it can't.
+        priorities: Number of priority steps that it tells apart; 0 if none.
+        broadcast: Whether `broadcast` reaches other processes.
+        dead_letters: Whether dead letters can be listed and replayed.
+        counts_starts: Whether `mark_started` is recorded; if not, deliveries are counted instead.
+        max_bytes: Largest body it takes; None if there is no limit of its own.
+        survives_restart: Whether messages outlive the process that sent them.
+    """
+
+    lease: str = "message"
+    delay: float = float("inf")
+    priorities: int = 10
+    broadcast: bool = True
+    dead_letters: bool = True
+    counts_starts: bool = True
+    max_bytes: int | None = None
+    survives_restart: bool = True
+
+
+class QueueSize(msgspec.Struct, frozen=True):
+    """How many messages of a queue are ready to be fetched, not yet due, and on lease."""
+
+    ready: int
+    delayed: int
+    leased: int
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """The end of one execution, to be applied as one step: store `record`, publish `messages`, settle."""
+
+    settlement: Settlement
+    record: Record | None = None
+    messages: Sequence[Message] = ()
+
+
+class Subscription(Protocol):
+    """A listener to topics."""
+
+    def poll(self, wait: float) -> list[tuple[str, bytes]]:
+        """What was broadcast since the last poll, as (topic, payload); waits up to `wait` seconds for the first."""
+
+    def interrupt(self) -> None:
+        """Make a `poll` that waits return at once. May be called from any thread."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+class Transport(Protocol):
+    """One kind of broker."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this broker can do."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, with secrets masked."""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Hand messages to the broker; returns once it has all of them for good.
+
+        A message with an `eta` is not delivered before it. One with an empty `queue` goes to each queue whose binding
+        matches its exchange and routing key.
+
+        Raises:
+            OperationalError: The broker can't be reached or refuses; some of the messages may have been taken.
+            MessageTooLarge: A body is larger than the broker takes; none was sent.
+        """
+
+    def fetch(self, queues: Sequence[str], limit: int, wait: float, lease: float) -> list[Delivery]:
+        """Lease up to `limit` messages for `lease` seconds; waits up to `wait` seconds for the first.
+
+        Higher priority first, then older first; among queues in turn. Leases that have run out are taken over.
+        A stored message that can't be read comes with `defect` set.
+        """
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
+        """End deliveries. Returns those whose lease another worker has taken: nothing was done to them."""
+
+    def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
+        """Lease them for `lease` seconds from now. Returns those that are lost."""
+
+    def mark_started(self, deliveries: Sequence[Delivery]) -> None:
+        """Charge a start to each delivery now, so that it counts although the whole worker should die."""
+
+    def interrupt(self) -> None:
+        """Make every `fetch` that waits return at once. May be called from any thread."""
+
+    def commits_with(self, store: ResultStore) -> bool:
+        """Whether `commit` can write to this store in the same step."""
+
+    def commit(self, commits: Sequence[Commit]) -> list[Delivery]:
+        """Store, publish and settle as one atomic step. Returns deliveries whose lease was lost: nothing of theirs was done.
+
+        Called only where `commits_with` is true.
+        """
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Make queues and their bindings exist. May be repeated."""
+
+    def delete(self, queue: str) -> int:
+        """Remove a queue; returns how many messages went with it."""
+
+    def purge(self, queue: str) -> int:
+        """Delete all messages that are not on lease; returns how many."""
+
+    def size(self, queue: str) -> QueueSize:
+        """How many messages the queue holds."""
+
+    def dead_letters(self, limit: int = 100, queue: str | None = None) -> list[DeadLetter]:
+        """Dead letters, newest first."""
+
+    def dead_letter(self, key: str) -> DeadLetter | None:
+        """One of them, by its key or its task id."""
+
+    def replay(self, keys: Sequence[str]) -> int:
+        """Put dead letters back on their queues with counts at zero; returns how many there were."""
+
+    def discard(self, keys: Sequence[str]) -> int:
+        """Delete dead letters; returns how many there were."""
+
+    def broadcast(self, topic: str, payload: bytes) -> None:
+        """Tell all present subscribers of `topic`. Nothing is kept for absent ones."""
+
+    def subscribe(self, topics: Sequence[str]) -> Subscription:
+        """Listen to topics from now on."""
+
+    def close(self) -> None:
+        """Release connections. The object may be used again afterwards and then connects anew."""
+
+
+class TransportFactory(Protocol):
+    """How a driver is opened: the URL as the user wrote it and `broker_transport_options`."""
+
+    def __call__(self, url: str, options: dict[str, Any]) -> Transport:
+        """Open, without connecting yet."""
