@@ -1,0 +1,286 @@
+"""Results in a SQLite file: the default result store, in the tables of Celery's SQLAlchemy backend.
+
+Opened by `results.open` for `sqlite:///…` and `db+sqlite:///…`. Stock Celery reads what we write and the other way round;
+`transport.sqlite` writes records with `upsert` in its own transaction when broker and store are one file.
+
+Invariant: which record may replace which is decided inside one statement, so no two writers can both believe they won.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from celeriac.results.base import Record, StoreCapabilities
+from celeriac.results.sqlite_database import Database, Transaction, parse_url
+from celeriac.results.sqlite_wakeup import RECHECK, Wakeup, register
+from celeriac.results.sqlite_watch import ALL_RESULTS, Watch
+from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
+
+__all__ = ["SqliteStore", "result_waiters", "upsert"]
+
+#: Up to this many ids are waited for one by one; more through a `Watch`.
+NARROW = 64
+#: Seconds after which the count of a chord is forgotten: whoever redelivers a part that late has lost the chord anyway.
+CHORD_KEPT = 7 * 86_400
+#: Rows that one step of `cleanup` looks at, so that it never holds the lock long.
+CLEANUP_STEP = 5000
+
+_COLUMNS = (
+    "task_id", "status", "result", "date_done", "traceback", "children", "name", "args", "kwargs", "worker", "retries",
+    "queue", "stamps", "content_type", "content_encoding", "fence", "group_id", "parent_id", "expires_at",
+)  # fmt: skip
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM celery_taskmeta"
+# Given: a row per _COLUMNS, and the moment. Out: one row changed, or none if the record is refused. A stored row that
+# has expired is as good as none.
+_UPSERT = f"""
+INSERT INTO celery_taskmeta ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
+ON CONFLICT (task_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])}
+WHERE expires_at <= ? OR (status <> 'SUCCESS' AND (
+    excluded.fence > coalesce(fence, 0)
+    OR (excluded.fence = coalesce(fence, 0) AND status NOT IN ('FAILURE', 'REVOKED'))))
+"""
+_AMONG = "task_id IN (SELECT value FROM json_each(?))"
+_GET = f"{_SELECT} WHERE {_AMONG} AND (expires_at IS NULL OR expires_at > ?)"
+_READY = f"{_GET} AND status IN ('SUCCESS', 'FAILURE', 'REVOKED')"
+_JOIN_PART = "INSERT OR IGNORE INTO celeriac_chord_parts (group_id, part) VALUES (?, ?)"
+_COUNT_PART = """
+INSERT INTO celeriac_chords (group_id, ended, touched_at) VALUES (?, 1, ?)
+ON CONFLICT (group_id) DO UPDATE SET ended = ended + 1, touched_at = excluded.touched_at
+"""
+_SAVE_GROUP = """
+INSERT INTO celery_tasksetmeta (taskset_id, result, date_done, expires_at) VALUES (?, ?, ?, ?)
+ON CONFLICT (taskset_id) DO UPDATE SET result = excluded.result, date_done = excluded.date_done,
+    expires_at = excluded.expires_at
+"""
+_ANY_WAITER = "SELECT 1 FROM celeriac_waiters WHERE wants >= 'result:' AND wants < 'result;' LIMIT 1"
+_WAITERS = "SELECT address FROM celeriac_waiters WHERE wants = ?"
+
+
+class SqliteStore:
+    """The result store in a SQLite file. See `results.base.ResultStore` for the verbs.
+
+    Args:
+        url: `sqlite:///relative.db` or `sqlite:////absolute.db`.
+        options: `synchronous` ("FULL" or "NORMAL") and `busy_timeout` (seconds).
+        clock: For tests.
+    """
+
+    capabilities = StoreCapabilities()
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._database = Database(parse_url(url, options or {}))
+        self._wakeup = Wakeup(self._database)
+        self._clock = clock
+        self._local = threading.local()
+        self.url = url
+        self.path = self._database.path
+
+    def store(self, records: Sequence[Record]) -> list[str]:
+        """Write records in one transaction; returns the ids that were refused."""
+        now = self._clock.now()
+        refused = []
+        ready = []
+        addresses: list[tuple[str]] = []
+        with Transaction(self._database) as connection:
+            for record in records:
+                if not upsert(connection, record, now):
+                    refused.append(record.id)
+                elif record.is_ready:
+                    ready.append(record.id)
+            if ready:
+                addresses = result_waiters(connection, self._wakeup, ready)
+        if addresses:
+            self._wakeup.wake(addresses)
+        return refused
+
+    def get(self, ids: Sequence[str]) -> list[Record | None]:
+        """The records, in order."""
+        found = {record.id: record for record in self._read(_GET, ids)}
+        return [found.get(task_id) for task_id in ids]
+
+    def _read(self, sql: str, ids: Iterable[str]) -> list[Record]:
+        return [_record(row) for row in self._database.read(sql, (_json_list(ids), self._clock.now()))]
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> list[Record]:
+        """Wait until some are ready, and return these; woken by the commit that makes them so."""
+        deadline = Deadline(timeout)
+        if len(ids) > NARROW:
+            return self._wait_wide(ids, deadline)
+        self._drop_watch()
+        found = self._read(_READY, ids)
+        if found or deadline.passed():
+            return found
+        wants = ["result:" + task_id for task_id in ids]
+        sleeper = self._wakeup.acquire()
+        try:
+            while True:
+                with Transaction(self._database, durable=False) as connection:
+                    register(connection, sleeper.address, wants)
+                found = self._read(_READY, ids)
+                if found or deadline.passed():
+                    self._wakeup.forget(sleeper.address)
+                    return found
+                sleeper.wait(_pause(deadline))
+        finally:
+            self._wakeup.release(sleeper)
+
+    def _wait_wide(self, ids: Sequence[str], deadline: Deadline) -> list[Record]:
+        while True:
+            watch: Watch | None = getattr(self._local, "watch", None)
+            arrived = watch.arrived() if watch is not None and watch.covers(ids) else None
+            if watch is None or arrived is None:
+                self._drop_watch()
+                watch = self._local.watch = Watch(self._database, self._wakeup)
+                watch.pending = set(ids)
+                arrived = watch.pending
+            found = self._read(_READY, arrived & set(ids)) if arrived else []
+            watch.pending = watch.pending - {record.id for record in found}
+            if not watch.pending:
+                self._drop_watch()
+            if found or deadline.passed():
+                return found
+            watch.sleeper.wait(_pause(deadline))
+
+    def _drop_watch(self) -> None:
+        watch: Watch | None = getattr(self._local, "watch", None)
+        if watch is not None:
+            self._local.watch = None
+            watch.close()
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Delete records."""
+        with Transaction(self._database) as connection:
+            connection.execute(f"DELETE FROM celery_taskmeta WHERE {_AMONG}", (_json_list(ids),))
+
+    def join_part(self, group_id: str, index: int, size: int) -> int:
+        """Count a part of a chord, once; returns how many have ended."""
+        with Transaction(self._database) as connection:
+            if connection.execute(_JOIN_PART, (group_id, index)).rowcount:
+                connection.execute(_COUNT_PART, (group_id, self._clock.now()))
+            (ended,) = connection.execute(
+                "SELECT ended FROM celeriac_chords WHERE group_id = ?", (group_id,)
+            ).fetchone()
+        return int(ended)
+
+    def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
+        """Keep a group's result tuple."""
+        saved_at = datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+        with Transaction(self._database) as connection:
+            connection.execute(_SAVE_GROUP, (group_id, value, saved_at, expires_at))
+
+    def get_group(self, group_id: str) -> bytes | None:
+        """The group's result tuple, or None."""
+        rows = self._database.read(
+            "SELECT result FROM celery_tasksetmeta WHERE taskset_id = ? AND (expires_at IS NULL OR expires_at > ?)",
+            (group_id, self._clock.now()),
+        )
+        return bytes(rows[0][0]) if rows else None
+
+    def forget_group(self, group_id: str) -> None:
+        """Delete a group and its chord count."""
+        with Transaction(self._database) as connection:
+            connection.execute("DELETE FROM celery_tasksetmeta WHERE taskset_id = ?", (group_id,))
+            _forget_chord(connection, group_id)
+
+    def cleanup(self, now: float) -> int:
+        """Delete what has expired, in small steps. Rows without our expiry are stock Celery's to clean up."""
+        [(first, last)] = self._database.read("SELECT min(id), max(id) FROM celery_taskmeta")
+        deleted = 0
+        for start in range(first or 0, (last or 0) + 1, CLEANUP_STEP):
+            with Transaction(self._database, durable=False) as connection:
+                sql = "DELETE FROM celery_taskmeta WHERE id >= ? AND id < ? AND expires_at <= ?"
+                deleted += connection.execute(sql, (start, start + CLEANUP_STEP, now)).rowcount
+        with Transaction(self._database, durable=False) as connection:
+            connection.execute("DELETE FROM celery_tasksetmeta WHERE expires_at <= ?", (now,))
+            sql = "SELECT group_id FROM celeriac_chords WHERE touched_at <= ?"
+            for (group_id,) in connection.execute(sql, (now - CHORD_KEPT,)).fetchall():
+                _forget_chord(connection, group_id)
+        return deleted
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        self._drop_watch()
+        self._wakeup.close()
+        self._database.close()
+
+
+def upsert(connection: sqlite3.Connection, record: Record, now: float) -> bool:
+    """Write a record inside a transaction; False if it is refused (see `ResultStore.store`)."""
+    retries, deliveries = record.fence
+    row = (
+        record.id, record.state, record.result, _to_column(record.date_done), record.traceback,
+        msgspec.json.encode(record.children) if record.children else None, record.name, record.args, record.kwargs,
+        record.worker, record.retries, record.queue, msgspec.json.encode(record.stamps) if record.stamps else None,
+        record.content_type, record.content_encoding, (retries << 31) + deliveries, record.group_id, record.parent_id,
+        record.expires_at, now,
+    )  # fmt: skip
+    return connection.execute(_UPSERT, row).rowcount > 0
+
+
+def result_waiters(connection: sqlite3.Connection, wakeup: Wakeup, ready: Sequence[str]) -> list[tuple[str]]:
+    """Addresses of those who wait for any of these results. Called in the transaction that stores them."""
+    addresses = wakeup.leave(connection, ALL_RESULTS, [("result", task_id.encode()) for task_id in ready])
+    if connection.execute(_ANY_WAITER).fetchone():
+        for task_id in ready:
+            addresses += connection.execute(_WAITERS, ("result:" + task_id,)).fetchall()
+    return addresses
+
+
+def _record(row: Sequence[Any]) -> Record:
+    (task_id, status, result, date_done, traceback, children, name, args, kwargs, worker, retries, queue, stamps,
+     content_type, content_encoding, fence, group_id, parent_id, expires_at) = row  # fmt: skip
+    result = _blob(result) or b""
+    if content_type is None:  # written by stock Celery, which doesn't say; every pickle begins with 0x80
+        pickled = result.startswith(b"\x80")
+        content_type = "application/x-python-serialize" if pickled else "application/json"
+        content_encoding = "binary" if pickled else "utf-8"
+    return Record(
+        id=task_id, state=status, result=result, content_type=content_type, content_encoding=content_encoding,
+        traceback=traceback, children=_plain(children), date_done=_from_column(date_done), group_id=group_id,
+        parent_id=parent_id, fence=divmod(fence or 0, 1 << 31), expires_at=expires_at, name=name, args=_blob(args),
+        kwargs=_blob(kwargs), worker=worker, retries=retries, queue=queue, stamps=_plain(stamps),
+    )  # fmt: skip
+
+
+def _blob(value: Any) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    """Children or stamps. What a peer wrote with another serializer than JSON is left out: it is not worth an error."""
+    with contextlib.suppress(msgspec.MsgspecError, TypeError):
+        return msgspec.json.decode(value)
+    return None
+
+
+def _to_column(date_done: str | None) -> str | None:
+    """ISO 8601 as SQLAlchemy writes a DATETIME: naive UTC with microseconds."""
+    if date_done is None:
+        return None
+    moment = datetime.fromisoformat(date_done)
+    return (moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment).isoformat(" ", "microseconds")
+
+
+def _from_column(date_done: str | None) -> str | None:
+    return None if date_done is None else datetime.fromisoformat(date_done).replace(tzinfo=UTC).isoformat()
+
+
+def _forget_chord(connection: sqlite3.Connection, group_id: str) -> None:
+    connection.execute("DELETE FROM celeriac_chords WHERE group_id = ?", (group_id,))
+    connection.execute("DELETE FROM celeriac_chord_parts WHERE group_id = ?", (group_id,))
+
+
+def _json_list(ids: Iterable[str]) -> str:
+    return msgspec.json.encode(list(ids)).decode()
+
+
+def _pause(deadline: Deadline) -> float:
+    left = deadline.left()
+    return RECHECK if left is None else min(left, RECHECK)

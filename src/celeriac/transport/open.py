@@ -1,0 +1,39 @@
+"""Opening a broker by its URL: called by the app for `broker_url`, and by tools that inspect a broker.
+
+The table below is the whole list of our own transports; third parties add theirs with entry points in the group
+"celeriac.transports". Opening doesn't connect: the first call of the transport does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from celeriac.results.drivers import find_factory
+from celeriac.transport.base import Transport
+
+__all__ = ["ENTRY_POINT_GROUP", "TRANSPORTS", "open_transport"]
+
+ENTRY_POINT_GROUP = "celeriac.transports"
+
+#: URL scheme to "module:factory"; a factory takes (url, options).
+TRANSPORTS = {
+    "db+sqlite": "celeriac.transport.sqlite:SqliteTransport",
+    "memory": "celeriac.transport.memory:MemoryTransport",
+    "sqla+sqlite": "celeriac.transport.sqlite:SqliteTransport",
+    "sqlite": "celeriac.transport.sqlite:SqliteTransport",
+}
+
+
+def open_transport(url: str, options: Mapping[str, Any] | None = None) -> Transport:
+    """Open the broker at `url`, without connecting yet.
+
+    Args:
+        url: For example `sqlite:///celeriac.db`.
+        options: The driver's options (`broker_transport_options`); the URL's query has precedence.
+
+    Raises:
+        ImproperlyConfigured: The URL or an option is wrong, or the driver's library is not installed.
+    """
+    factory = find_factory(url, TRANSPORTS, ENTRY_POINT_GROUP, "broker")
+    return cast("Transport", factory(url, dict(options or {})))

@@ -1,0 +1,356 @@
+"""The default broker: one SQLite file, shared by any number of processes of one machine.
+
+Opened by `transport.open` for `sqlite:///…`. Messages are rows that are ready, on lease or delayed; a partial index per
+state lets a claim read no more entries than it takes. Every verb is one short write transaction, so a process that is
+killed leaves nothing half-done.
+
+Invariants: a lease is the pair (row, token), and whoever presents another token changes nothing; leases run in
+monotonic time (a jump of the clock ends none), due moments in wall time; sleepers are woken through
+`sqlite_wakeup`, never by polling.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from celeriac.errors import MessageTooLarge
+from celeriac.message import Action, DeadLetter, Delivery, Message, Settlement
+from celeriac.results.base import ResultStore
+from celeriac.results.sqlite import SqliteStore, result_waiters, upsert
+from celeriac.results.sqlite_database import Database, Transaction, parse_url
+from celeriac.results.sqlite_wakeup import RECHECK, Wakeup, register, unregister
+from celeriac.routing import Queue
+from celeriac.timing import SYSTEM_CLOCK, Clock
+from celeriac.transport import sqlite_dead_letters as dead
+from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
+from celeriac.transport.binding import Binding, queues_for
+from celeriac.transport.packing import pack, unpack
+from celeriac.transport.sqlite_subscription import SqliteSubscription, topic_want
+
+__all__ = ["SqliteTransport"]
+
+#: SQLite's limit for a row is 10**9 bytes; the rest is left for the head.
+MAX_BYTES = 950_000_000
+#: Messages whose moment has come that one fetch makes ready, so that a great many at once don't hold the lock long.
+PROMOTED_AT_ONCE = 1000
+
+_INSERT = "INSERT INTO celeriac_messages (state, queue, priority, due_at, head, body) VALUES (?, ?, ?, ?, ?, ?)"
+_WAITERS = "SELECT address FROM celeriac_waiters WHERE wants = ?"
+# A lease that is over becomes ready again but keeps its token: until another worker claims the message, the one that
+# came late can still settle it.
+_PROMOTE_LEASED = """
+UPDATE celeriac_messages SET state = 0 WHERE id IN
+    (SELECT id FROM celeriac_messages WHERE state = 1 AND lease_until <= ? ORDER BY lease_until LIMIT ?)
+"""
+_PROMOTE_DELAYED = """
+UPDATE celeriac_messages SET state = 0 WHERE id IN
+    (SELECT id FROM celeriac_messages WHERE state = 2 AND due_at <= ? ORDER BY due_at LIMIT ?)
+"""
+_CLAIM = """
+UPDATE celeriac_messages SET state = 1, token = ?, lease_until = ?, deliveries = deliveries + 1 WHERE id IN
+    (SELECT id FROM celeriac_messages WHERE queue = ? AND state = 0 ORDER BY priority DESC, id LIMIT ?)
+RETURNING -priority, id, head, body, deliveries, starts
+"""
+_NEXT_LEASE_END = "SELECT min(lease_until) FROM celeriac_messages WHERE state = 1"
+_NEXT_DUE = "SELECT min(due_at) FROM celeriac_messages WHERE state = 2"
+_ACK = "DELETE FROM celeriac_messages WHERE id = ? AND token = ?"
+_GIVE_BACK = """
+UPDATE celeriac_messages SET state = ?, due_at = ?, starts = ?, token = 0, lease_until = NULL WHERE id = ? AND token = ?
+"""
+_EXTEND = "UPDATE celeriac_messages SET state = 1, lease_until = ? WHERE id = ? AND token = ?"
+_START = "UPDATE celeriac_messages SET starts = ? WHERE id = ? AND token = ?"
+_SIZES = """
+SELECT (SELECT count(*) FROM celeriac_messages WHERE state = 0 AND queue = :queue),
+       (SELECT count(*) FROM celeriac_messages WHERE state = 1 AND queue = :queue AND lease_until > :monotonic),
+       (SELECT count(*) FROM celeriac_messages WHERE state = 1 AND queue = :queue AND lease_until <= :monotonic),
+       (SELECT count(*) FROM celeriac_messages WHERE state = 2 AND queue = :queue AND due_at > :now),
+       (SELECT count(*) FROM celeriac_messages WHERE state = 2 AND queue = :queue AND due_at <= :now)
+"""
+_BINDINGS = """
+SELECT queue, type, routing_key, arguments FROM celeriac_bindings JOIN celeriac_exchanges ON name = exchange
+WHERE exchange = ? ORDER BY queue
+"""
+
+
+class SqliteTransport:
+    """The broker in a SQLite file. See `transport.base.Transport` for the verbs.
+
+    Args:
+        url: `sqlite:///relative.db` or `sqlite:////absolute.db`.
+        options: `synchronous` ("FULL" or "NORMAL") and `busy_timeout` (seconds).
+        clock: For tests.
+    """
+
+    capabilities = Capabilities(priorities=256, max_bytes=MAX_BYTES)
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._database = Database(parse_url(url, options or {}))
+        self._wakeup = Wakeup(self._database)
+        self._clock = clock
+        self._turn = 0
+        self.url = url
+        self.path = self._database.path
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Commit messages to the file, then wake those who wait for them."""
+        rows, wants = self._rows(messages)
+        addresses = []
+        with Transaction(self._database) as connection:
+            connection.executemany(_INSERT, rows)
+            for want in wants:
+                addresses += connection.execute(_WAITERS, (want,)).fetchall()
+        if addresses:
+            self._wakeup.wake(addresses)
+
+    def _rows(self, messages: Sequence[Message]) -> tuple[list[tuple[Any, ...]], set[str]]:
+        """Rows to insert, and what to look up among the waiters."""
+        now = self._clock.now()
+        rows = []
+        wants = set()
+        for message in messages:
+            if len(message.body) > MAX_BYTES:
+                raise MessageTooLarge(
+                    f"Message {message.id!r} has {len(message.body)} bytes; SQLite takes {MAX_BYTES}."
+                )
+            eta = message.eta
+            delayed = eta is not None and eta > now
+            head = pack(message)
+            for queue in (message.queue,) if message.queue else self._queues_for(message):
+                rows.append((2 if delayed else 0, queue, message.priority or 0, eta, head, message.body))
+                # A sleeper looks again within RECHECK seconds in any case; no need to tell it of what comes later.
+                if eta is None or eta < now + RECHECK:
+                    wants.add("queue:" + queue)
+        return rows, wants
+
+    def _queues_for(self, message: Message) -> list[str]:
+        if not message.exchange:
+            return [message.routing_key]
+        found = self._database.read(_BINDINGS, (message.exchange,))
+        return queues_for(
+            message, [Binding(queue, kind, key, msgspec.msgpack.decode(given)) for queue, kind, key, given in found]
+        )
+
+    def fetch(self, queues: Sequence[str], limit: int, wait: float, lease: float) -> list[Delivery]:
+        """Lease messages; while there are none, sleep until one is committed or due, or `wait` is over."""
+        if wait <= 0:
+            return self._claim(queues, limit, lease, "")[0]
+        deadline = time.monotonic() + wait
+        interrupts = self._wakeup.interrupts
+        sleeper = self._wakeup.acquire()
+        try:
+            while True:
+                deliveries, pause = self._claim(queues, limit, lease, sleeper.address)
+                if deliveries:
+                    return deliveries
+                left = deadline - time.monotonic()
+                if left <= 0 or self._wakeup.interrupts != interrupts:
+                    self._wakeup.forget(sleeper.address)
+                    return []
+                sleeper.wait(min(left, pause))
+        finally:
+            self._wakeup.release(sleeper)
+
+    def _claim(self, queues: Sequence[str], limit: int, lease: float, address: str) -> tuple[list[Delivery], float]:
+        """One attempt. Finding nothing, registers `address` as a waiter; also returns how long it may sleep."""
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        deadline = monotonic + lease
+        token = random.getrandbits(62) + 1
+        claimed: list[tuple[str, list[Any]]] = []
+        with Transaction(self._database, durable=False) as connection:
+            connection.execute(_PROMOTE_LEASED, (monotonic, PROMOTED_AT_ONCE))
+            connection.execute(_PROMOTE_DELAYED, (now, PROMOTED_AT_ONCE))
+            for queue, share in self._shares(queues, limit):
+                rows = connection.execute(_CLAIM, (token, deadline, queue, min(share, limit))).fetchall()
+                rows.sort()  # by priority and age: RETURNING promises no order
+                limit -= len(rows)
+                claimed.append((queue, rows))
+                if limit <= 0:
+                    break
+            pause = 0.0
+            if address and any(rows for _, rows in claimed):
+                unregister(connection, address)
+            elif address:
+                register(connection, address, ["queue:" + queue for queue in queues])
+                pause = self._until_next(connection, now, monotonic)
+        return [_delivery(queue, row, token, deadline) for queue, rows in claimed for row in rows], pause
+
+    def _shares(self, queues: Sequence[str], limit: int) -> list[tuple[str, int]]:
+        """Which queue may give how many, another one first each time: an equal part each, then what is left."""
+        count = len(queues)
+        if count == 1:
+            return [(queues[0], limit)]
+        self._turn = turn = (self._turn + 1) % max(count, 1)
+        rotated = [*queues[turn:], *queues[:turn]]
+        part = math.ceil(limit / max(count, 1))
+        return [(queue, part) for queue in rotated] + [(queue, limit) for queue in rotated]
+
+    def _until_next(self, connection: sqlite3.Connection, now: float, monotonic: float) -> float:
+        """Seconds until a lease ends or a message is due, at most RECHECK."""
+        (lease_end,) = connection.execute(_NEXT_LEASE_END).fetchone()
+        (due,) = connection.execute(_NEXT_DUE).fetchone()
+        pause = RECHECK if lease_end is None else lease_end - monotonic
+        return max(0.0, min(RECHECK, pause, RECHECK if due is None else due - now))
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
+        """End deliveries in one transaction."""
+        return self.commit([Commit(settlement) for settlement in settlements])
+
+    def commits_with(self, store: ResultStore) -> bool:
+        """True for the SQLite store on the same file."""
+        return isinstance(store, SqliteStore) and store.path == self.path
+
+    def commit(self, commits: Sequence[Commit]) -> list[Delivery]:
+        """Settle, store and publish in one transaction."""
+        now = self._clock.now()
+        sendable = [self._rows(commit.messages) if commit.messages else ([], set()) for commit in commits]
+        lost = []
+        wants: set[str] = set()
+        ready = []
+        with Transaction(self._database) as connection:
+            for commit, (rows, row_wants) in zip(commits, sendable, strict=True):
+                record = commit.record
+                if not self._settle(connection, commit.settlement, now, wants):
+                    lost.append(commit.settlement.delivery)
+                # A refused record means that a newer execution has told the outcome, and published what follows.
+                elif record is None or upsert(connection, record, now):
+                    if rows:
+                        connection.executemany(_INSERT, rows)
+                        wants |= row_wants
+                    if record is not None and record.is_ready:
+                        ready.append(record.id)
+            addresses = [row for want in wants for row in connection.execute(_WAITERS, (want,)).fetchall()]
+            if ready:
+                addresses += result_waiters(connection, self._wakeup, ready)
+        if addresses:
+            self._wakeup.wake(addresses)
+        return lost
+
+    def _settle(self, connection: sqlite3.Connection, settlement: Settlement, now: float, wants: set[str]) -> bool:
+        """End one delivery inside a transaction; False if its lease is lost."""
+        delivery, action = settlement.delivery, settlement.action
+        if action is Action.ACK:
+            return connection.execute(_ACK, delivery.token).rowcount > 0
+        if action is Action.DEAD_LETTER:
+            return dead.bury(connection, settlement, now)
+        until = settlement.until if action is Action.DEFER else None
+        delayed = until is not None and until > now
+        if until is None or until < now + RECHECK:
+            wants.add("queue:" + delivery.queue)
+        # Counted from the delivery, not added up: mark_started may have charged this start already.
+        starts = delivery.starts + settlement.charged
+        return connection.execute(_GIVE_BACK, (2 if delayed else 0, until, starts, *delivery.token)).rowcount > 0
+
+    def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
+        """Renew leases."""
+        until = self._clock.monotonic() + lease
+        with Transaction(self._database, durable=False) as connection:
+            return [each for each in deliveries if connection.execute(_EXTEND, (until, *each.token)).rowcount == 0]
+
+    def mark_started(self, deliveries: Sequence[Delivery]) -> None:
+        """Charge a start to each delivery."""
+        with Transaction(self._database, durable=False) as connection:
+            connection.executemany(_START, [(each.starts + 1, *each.token) for each in deliveries])
+
+    def interrupt(self) -> None:
+        """Make every fetch that waits return."""
+        self._wakeup.interrupt()
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Write exchanges and bindings. Queues themselves need no declaration."""
+        with Transaction(self._database) as connection:
+            for queue in queues:
+                if not queue.exchange.name:
+                    continue  # the default exchange reaches every queue by its name
+                arguments = msgspec.msgpack.encode(queue.binding_arguments, order="sorted")
+                connection.execute(
+                    "INSERT INTO celeriac_exchanges (name, type) VALUES (?, ?)"
+                    " ON CONFLICT (name) DO UPDATE SET type = excluded.type WHERE type <> excluded.type",
+                    (queue.exchange.name, queue.exchange.type),
+                )
+                connection.execute(
+                    "INSERT OR IGNORE INTO celeriac_bindings (exchange, queue, routing_key, arguments)"
+                    " VALUES (?, ?, ?, ?)",
+                    (queue.exchange.name, queue.name, queue.routing_key, arguments),
+                )
+
+    def delete(self, queue: str) -> int:
+        """Remove a queue's messages and bindings."""
+        with Transaction(self._database) as connection:
+            connection.execute("DELETE FROM celeriac_bindings WHERE queue = ?", (queue,))
+            return _delete_where(connection, queue, (0, 1, 2))
+
+    def purge(self, queue: str) -> int:
+        """Delete what is ready or delayed."""
+        with Transaction(self._database) as connection:
+            connection.execute(_PROMOTE_LEASED, (self._clock.monotonic(), -1))
+            return _delete_where(connection, queue, (0, 2))
+
+    def size(self, queue: str) -> QueueSize:
+        """Count the queue's messages."""
+        parameters = {"queue": queue, "now": self._clock.now(), "monotonic": self._clock.monotonic()}
+        ready, leased, over, delayed, due = self._database.read(_SIZES, parameters)[0]
+        return QueueSize(ready=ready + over + due, delayed=delayed, leased=leased)
+
+    def dead_letters(self, limit: int = 100, queue: str | None = None) -> list[DeadLetter]:
+        """Dead letters, newest first."""
+        return dead.listed(self._database, limit, queue)
+
+    def dead_letter(self, key: str) -> DeadLetter | None:
+        """One of them, by its key or its task id."""
+        return dead.found(self._database, key)
+
+    def replay(self, keys: Sequence[str]) -> int:
+        """Put dead letters back on their queues."""
+        with Transaction(self._database) as connection:
+            queues = dead.replay(connection, keys)
+            addresses = [
+                row for queue in set(queues) for row in connection.execute(_WAITERS, ("queue:" + queue,)).fetchall()
+            ]
+        self._wakeup.wake(addresses)
+        return len(queues)
+
+    def discard(self, keys: Sequence[str]) -> int:
+        """Delete dead letters."""
+        with Transaction(self._database) as connection:
+            return dead.discard(connection, keys)
+
+    def broadcast(self, topic: str, payload: bytes) -> None:
+        """Leave a payload in the inbox of each subscriber."""
+        # Most topics have no listener most of the time, and reading needs no lock.
+        if not self._database.read(_WAITERS, (topic_want(topic),)):
+            return
+        with Transaction(self._database, durable=False) as connection:
+            addresses = self._wakeup.leave(connection, topic_want(topic), [(topic, payload)])
+        self._wakeup.wake(addresses)
+
+    def subscribe(self, topics: Sequence[str]) -> Subscription:
+        """Listen to topics."""
+        return SqliteSubscription(self._database, self._wakeup, topics)
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        self._wakeup.close()
+        self._database.close()
+
+
+def _delivery(queue: str, row: tuple[Any, ...], token: int, deadline: float) -> Delivery:
+    _, row_id, head, body, deliveries, starts = row
+    return Delivery(
+        message=unpack(head, body, queue), queue=queue, token=(row_id, token), deadline=deadline,
+        deliveries=deliveries, starts=starts,
+    )  # fmt: skip
+
+
+def _delete_where(connection: sqlite3.Connection, queue: str, states: tuple[int, ...]) -> int:
+    """Delete a queue's messages in some states; each state has its own index."""
+    return sum(
+        connection.execute(f"DELETE FROM celeriac_messages WHERE state = {state} AND queue = ?", (queue,)).rowcount
+        for state in states
+    )
