@@ -1,0 +1,173 @@
+"""Opening the body of a task message: args, kwargs and what is to follow.
+
+The runner calls `decode_body`; nobody else opens bodies. A message may come from anywhere, so small omissions are
+borne (no embed, null for a list, a single callback), and everything else ends in `InvalidTaskError`, `DecodeError` or
+`ContentDisallowed` with one line that says why and shows no values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from celeriac import codec, compression
+from celeriac.errors import DecodeError, ImproperlyConfigured, InvalidTaskError
+from celeriac.message import Message
+from celeriac.safe_repr import saferepr
+from celeriac.wire.moments import timelimits
+
+__all__ = ["TaskBody", "decode_body", "protocol1_headers"]
+
+
+class TaskBody(msgspec.Struct, kw_only=True):
+    """What a message's body says, whatever its protocol.
+
+    Attributes:
+        callbacks, errbacks, chain: Signatures (dicts), or None; `chain` from last to first.
+        fields: The whole body of protocol 1, which has there what protocol 2 has in headers; else empty.
+    """
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+    callbacks: list[Any] | None = None
+    errbacks: list[Any] | None = None
+    chain: list[Any] | None = None
+    chord: dict[str, Any] | None = None
+    fields: dict[str, Any] = {}
+
+
+def decode_body(message: Message, accept: frozenset[str] | None, max_unpacked_bytes: int) -> TaskBody:
+    """Open the body of a message of either protocol.
+
+    Args:
+        message: The message.
+        accept: Content types to accept; None for all that are not disabled.
+        max_unpacked_bytes: Largest size after decompression.
+
+    Raises:
+        InvalidTaskError: It is not a task message, or one with broken fields.
+        DecodeError: The body can't be decompressed or decoded.
+        ContentDisallowed: Its content type is not accepted.
+    """
+    if message.defect:
+        raise InvalidTaskError(message.defect)
+    if not isinstance(message.content_type, str) or not message.content_type:
+        raise InvalidTaskError("the message has no content type")
+    body = codec.loads(_unpacked(message, max_unpacked_bytes), message.content_type, message.content_encoding, accept)
+    if isinstance(body, dict):
+        return _from_mapping(body, message.task)
+    if not message.task:
+        raise InvalidTaskError(f"no task: neither a header 'task' nor a mapping as body, but {_kind(body)}")
+    if not isinstance(body, (list, tuple)) or len(body) != 3:
+        raise InvalidTaskError(f"the body is not [args, kwargs, embed], but {_kind(body)}")
+    args, kwargs, embed = body
+    if embed is not None and not isinstance(embed, dict):
+        raise InvalidTaskError(f"the third part of the body is not an object, but {_kind(embed)}")
+    return _task_body(args, kwargs, embed or {}, {})
+
+
+def _unpacked(message: Message, limit: int) -> bytes:
+    method = message.headers.get("compression")
+    if method is None or method == "":
+        if len(message.body) > limit:
+            raise DecodeError(f"the body has {len(message.body)} bytes, more than {limit}")
+        return message.body
+    try:
+        return compression.decompress(message.body, method, limit)
+    except ImproperlyConfigured as exc:
+        raise DecodeError(str(exc)) from exc
+
+
+def _from_mapping(body: dict[str, Any], task: str) -> TaskBody:
+    """Protocol 1, or the hybrid with headers of protocol 2 on top."""
+    if not task:
+        for name in ("task", "id"):
+            value = body.get(name)
+            if not isinstance(value, str) or not value:
+                raise InvalidTaskError(f"the body is a mapping whose {name!r} is not text, but {_kind(value)}")
+    return _task_body(body.get("args"), body.get("kwargs"), {**body, "chain": None}, body)
+
+
+def _task_body(args: Any, kwargs: Any, embed: Mapping[str, Any], fields: dict[str, Any]) -> TaskBody:
+    if args is not None and not isinstance(args, (list, tuple)):
+        raise InvalidTaskError(f"args is not an array, but {_kind(args)}")
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise InvalidTaskError(f"kwargs is not an object, but {_kind(kwargs)}")
+    for key in kwargs or ():
+        if not isinstance(key, str):
+            raise InvalidTaskError(f"kwargs has a key that is not text, but {_kind(key)}")
+    chord = embed.get("chord")
+    return TaskBody(
+        args=list(args or ()),
+        kwargs=kwargs or {},
+        callbacks=_signatures("callbacks", embed),
+        errbacks=_signatures("errbacks", embed),
+        chain=_signatures("chain", embed),
+        chord=_signature("chord", chord) if chord else None,
+        fields=fields,
+    )
+
+
+def _signatures(name: str, embed: Mapping[str, Any]) -> list[Any] | None:
+    value = embed.get(name)
+    if not value:
+        return None
+    if isinstance(value, dict):  # older peers sent a single one as it is
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise InvalidTaskError(f"{name} is not an array of signatures, but {_kind(value)}")
+    return [_signature(name, signature) for signature in value]
+
+
+def _signature(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not isinstance(value.get("task"), str):
+        raise InvalidTaskError(f"{name} holds something that is not a signature, but {_kind(value)}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    """What a value is, without showing what may be secret in it."""
+    if isinstance(value, (list, tuple)):
+        return f"an array of {len(value)}"
+    if isinstance(value, dict):
+        return f"an object with {len(value)} keys"
+    return "null" if value is None else f"a value of type {type(value).__name__}"
+
+
+def protocol1_headers(body: TaskBody) -> dict[str, Any]:
+    """What the headers of protocol 2 would have been for a body of protocol 1; those a message has go on top of them."""
+    fields = body.fields
+    is_utc = bool(fields.get("utc"))
+    return {
+        "lang": "py",
+        "task": fields.get("task"),
+        "id": fields.get("id"),
+        "shadow": None,
+        "eta": _in_utc(fields.get("eta")) if is_utc else fields.get("eta"),
+        "expires": _in_utc(fields.get("expires")) if is_utc else fields.get("expires"),
+        "group": fields.get("taskset") or fields.get("group"),
+        "group_index": fields.get("group_index"),
+        "retries": fields.get("retries") or 0,
+        "timelimit": list(timelimits(fields)),
+        "root_id": fields.get("id"),
+        "parent_id": None,
+        "argsrepr": saferepr(body.args),
+        "kwargsrepr": saferepr(body.kwargs),
+        "origin": "",
+        "ignore_result": None,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+    }
+
+
+def _in_utc(text: Any) -> Any:
+    """A naive moment with UTC's offset; anything else unchanged, for `parse_moment` to judge."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return text
+    return text if moment.tzinfo is not None else moment.replace(tzinfo=UTC).isoformat()
