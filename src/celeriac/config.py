@@ -9,6 +9,7 @@ every value is of its setting's type and in its range, checked when it is set, s
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 import warnings
@@ -18,7 +19,14 @@ from urllib.parse import quote
 
 from celeriac.config_mask import censor, mask_url
 from celeriac.config_plain import NotPlain, decode, encode
-from celeriac.config_source import Found, from_cmdline, meant, misspelt_variables, read_environment, read_source
+from celeriac.config_source import (
+    from_cmdline,
+    meant,
+    misspelt_variables,
+    read_environment,
+    read_source,
+    register_installed,
+)
 from celeriac.errors import CeleriacWarning, ImproperlyConfigured
 from celeriac.setting_table import OLD_NAMES, TABLE, SettingTable, register_setting
 from celeriac.setting_table_page import settings_page
@@ -90,6 +98,11 @@ class Settings(SettingTable, MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {', '.join(self.changes) or 'defaults'}>"
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, or `default` if there is no such setting."""
+        found = self._find(key)
+        return default if found is None else self.__dict__[found]
+
     def first(self, *keys: str) -> Any:
         """The value of the first of these settings that is not None."""
         return next((value for key in keys if (value := self.get(key)) is not None), None)
@@ -130,19 +143,24 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         """Another object with the same values, to be changed on its own."""
         other = type(self)()
         other._added = dict(self._added)
-        other._configured = dict(self.changes)
+        other._configured = {n: copy.copy(v) if isinstance(v, (dict, list)) else v for n, v in self.changes.items()}
         other._resolve()
         return other
 
     # writing
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            object.__setattr__(self, name, value)
-            return
-        if name not in self and self._is_strict({}):
-            raise AttributeError(f"there is no setting {name!r}.{meant(name)}", name=name, obj=self)
-        self._set({name: value})
+    if not TYPE_CHECKING:  # assigning an undeclared attribute shall be a type error
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name.startswith("_"):
+                object.__setattr__(self, name, value)
+                return
+            if name not in self and self._is_strict({}):
+                raise AttributeError(f"there is no setting {name!r}.{meant(name)}", name=name, obj=self)
+            self._set({name: value})
+
+        def __delattr__(self, name: str) -> None:
+            del self[name]
 
     def __setitem__(self, key: str, value: Any) -> None:
         if key not in self and self._is_strict({}):
@@ -159,9 +177,6 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         self.__dict__.pop(name, None)
         self._resolve()
 
-    def __delattr__(self, name: str) -> None:
-        del self[name]
-
     def clear(self) -> None:
         """Everything back to the defaults."""
         for name in self.changes:
@@ -173,8 +188,14 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         Raises:
             ImproperlyConfigured: A name is not a setting, or a value not allowed.
         """
+        before = self._configured
         self._set({**dict(changes), **settings})
-        self.validate()
+        try:
+            self.validate()
+        except ImproperlyConfigured:
+            self._configured = before
+            self._resolve()
+            raise
 
     def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         """Add values that rank below configured ones and above the table's, from a mapping or a function."""
@@ -212,7 +233,8 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         changes = {OLD_NAMES.get(name, name): value for name, value in changes.items()}
         unknown = [name for name in changes if name not in TABLE and name not in self._configured]
         if unknown:
-            _report_unknown([f"{n!r} is not a setting.{meant(str(n))}" for n in unknown], self._is_strict(changes))
+            problems = [f"{name!r} is not a setting.{meant(str(name))}" for name in unknown]
+            _report_unknown(problems, self._is_strict(changes), stacklevel=5)
         return {
             name: value
             if name not in TABLE or (value is None and not TABLE[name].has_none)
@@ -229,7 +251,9 @@ class Settings(SettingTable, MutableMapping[str, Any]):
             if name not in self._own_defaults:
                 self._own_defaults[name] = row.fresh_default()
         values = {**self._own_defaults, **self._added, **self._configured}
-        if "broker_url" not in self._configured and any(values[part] is not None for part in _URL_PARTS):
+        if "broker_url" not in {**self._added, **self._configured} and any(
+            values[part] is not None for part in _URL_PARTS
+        ):
             values["broker_url"] = _broker_url_of(values)
         for name, row in TABLE.items():
             if row.fallback and values[name] is None:
@@ -283,8 +307,9 @@ def load(
         ImproperlyConfigured: A name or value is wrong, or the source mixes old and new names.
     """
     environ = os.environ if environ is None else environ
-    found = Found() if source is None else read_source(source, namespace, silent)
-    over = read_source(changes or {})
+    found, over = read_source({} if source is None else source, namespace, silent), read_source(changes or {})
+    if (found.problems or over.problems) and register_installed():
+        found, over = read_source({} if source is None else source, namespace, silent), read_source(changes or {})
     _warn_renamed({**found.renamed, **over.renamed}, stacklevel=3)
     values = {**found.values, **over.values, **read_environment(environ)}
     if strict is not None:
@@ -292,7 +317,7 @@ def load(
     settings = Settings(values)
     problems = [*found.problems, *over.problems]
     if problems:
-        _report_unknown(problems, settings.strict_settings)
+        _report_unknown(problems, settings.strict_settings, stacklevel=3)
         settings._configured = {**found.unknown, **over.unknown, **settings._configured}
         settings._resolve()
     for line in misspelt_variables(environ):
@@ -300,10 +325,10 @@ def load(
     return settings
 
 
-def _report_unknown(problems: list[str], strict: bool) -> None:
+def _report_unknown(problems: list[str], strict: bool, stacklevel: int) -> None:
     if strict:
         raise ImproperlyConfigured(" ".join(problems))
-    warnings.warn(" ".join(problems), CeleriacWarning, stacklevel=4)
+    warnings.warn(" ".join(problems), CeleriacWarning, stacklevel=stacklevel)
 
 
 def _warn_renamed(renamed: Mapping[str, str], stacklevel: int) -> None:

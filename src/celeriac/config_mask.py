@@ -28,6 +28,9 @@ _HARMLESS = frozenset({
 #: Between the URLs of a list such as `redis://one;redis://two`.
 _NEXT_URL = re.compile(r";(?=[a-zA-Z][\w+.-]*://)")
 
+#: Where the parameters begin.
+_QUERY = re.compile(r"\?[\w.%-]+=")
+
 #: `?password=...` and the like: drivers take secrets there, too.
 _SECRET_PARAMETER = re.compile(r"([?&][^=&]*(?:token|key|secret|pass|signature)[^=&]*=)([^&]+)", re.IGNORECASE)
 
@@ -47,14 +50,12 @@ def mask_url(url: str, mask: str = "**") -> str:
 def _mask_one(url: str, mask: str) -> str:
     scheme, _, rest = url.partition("://")
     # A password may hold '/', '?' or '@' that nobody quoted: up to the last '@' that can end it, it is hidden.
-    before_query, question, query = rest.partition("?")
-    if "@" not in before_query:
-        before_query, question, query = rest, "", ""
-    userinfo, at, place = before_query.rpartition("@")
+    query = _QUERY.search(rest)
+    end = query.start() if query and "@" in rest[: query.start()] else len(rest)
+    userinfo, at, place = rest[:end].rpartition("@")
     user, colon, _ = userinfo.partition(":")
-    if at and colon:
-        before_query = f"{user}:{mask}@{place}"
-    return _SECRET_PARAMETER.sub(rf"\g<1>{mask}", f"{scheme}://{before_query}{question}{query}")
+    login = f"{user}:{mask}" if colon else userinfo
+    return _SECRET_PARAMETER.sub(rf"\g<1>{mask}", f"{scheme}://{login}{at}{place}{rest[end:]}")
 
 
 def censor(values: Mapping[Any, Any]) -> dict[Any, Any]:

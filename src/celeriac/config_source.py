@@ -14,13 +14,16 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib.metadata import entry_points
 from typing import Any
 
 from celeriac.errors import ImproperlyConfigured, near_match
 from celeriac.setting_kind import REFUSED
 from celeriac.setting_table import OLD_NAMES, TABLE
 
-__all__ = ["Found", "from_cmdline", "meant", "misspelt_variables", "read_environment", "read_source"]
+__all__ = [
+    "Found", "from_cmdline", "meant", "misspelt_variables", "read_environment", "read_source", "register_installed",
+]  # fmt: skip
 
 #: Values that nobody keeps in a configuration under a setting's kind of name without meaning a setting.
 _PLAIN = (str, bytes, bool, int, float, type(None), list, tuple, set, frozenset, dict, timedelta)
@@ -150,6 +153,17 @@ def _read_prefixed(source: Any, prefix: str) -> Found:
             found.unknown[setting_name] = value
             found.problems.append(f"{_name_of(source)}: {name!r} is not a setting.{meant(name, prefix)}")
     return found
+
+
+def register_installed() -> bool:
+    """Import what installed packages name as `celeriac.settings`: modules that call `register_setting`.
+
+    Only when a name is unknown, for looking at what is installed takes time. Returns whether there is anything new.
+    """
+    before = len(TABLE)
+    for entry in entry_points(group="celeriac.settings"):
+        entry.load()
+    return len(TABLE) > before
 
 
 def meant(name: str, prefix: str = "") -> str:

@@ -120,6 +120,11 @@ def _parse_texts(text: str) -> Any:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
+def _parse_text_list(text: str) -> Any:
+    """For `str | list[str]`: a list only if it is written as one, for a text may have commas."""
+    return _parse_texts(text) if text.lstrip().startswith("[") else REFUSED
+
+
 def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
@@ -186,17 +191,25 @@ def _either(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
-def _union(members: list[Kind], parse_order: list[Kind]) -> Kind:
-    def first(results: Iterable[Any]) -> Any:
-        return next((result for result in results if result is not REFUSED), REFUSED)
+def _union_of(annotations: tuple[Any, ...]) -> Kind:
+    members = [kind_of(annotation) for annotation in annotations]
+    # Every text is a text: that is tried last, so that "none" and "5" can be something else.
+    order = sorted(annotations, key=lambda annotation: (annotation is str, annotation is not type(None)))
+    parsers = [kind_of(annotation).parse for annotation in order]
+    if str in annotations and list[str] in annotations:
+        parsers[order.index(list[str])] = _parse_text_list
 
     def accept(value: Any) -> Any:
-        return first(member.accept(value) for member in members)
+        return _first(member.accept(value) for member in members)
 
     def parse(text: str) -> Any:
-        return first(member.parse(text) for member in parse_order)
+        return _first(parser(text) for parser in parsers)
 
     return Kind(_either([member.words for member in members]), accept, parse)
+
+
+def _first(results: Iterable[Any]) -> Any:
+    return next((result for result in results if result is not REFUSED), REFUSED)
 
 
 @functools.cache
@@ -212,8 +225,5 @@ def kind_of(annotation: Any) -> Kind:
     if origin is Literal:
         return _choice(get_args(annotation))
     if origin in (Union, types.UnionType):
-        members = get_args(annotation)
-        # Every text is a text: it is tried last, so that "none" and "5" can be something else.
-        last_str = sorted(members, key=lambda member: (member is str, member is not type(None)))
-        return _union([kind_of(member) for member in members], [kind_of(member) for member in last_str])
+        return _union_of(get_args(annotation))
     raise TypeError(f"a setting can't be of type {annotation!r}")

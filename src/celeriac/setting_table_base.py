@@ -68,7 +68,7 @@ class Setting:
 
     @property
     def allowed(self) -> str:
-        """What it may be, in words: "a whole number of at least 1 or None"."""
+        """What it may be, in words: "'auto', a whole number of at least 1 or None"."""
         if self.low is not None and self.high is not None:
             limits = f" from {self.low:g} to {self.high:g}"
         elif self.low is not None:
@@ -77,7 +77,7 @@ class Setting:
             limits = f" above {self.above:g}" if self.above is not None else ""
         words = self.kind.words.replace("number", f"number{limits}", 1)
         others = [repr(alias) for alias in self.aliases if isinstance(alias, str)]
-        return " or ".join([words, *others])
+        return ", ".join([*others, words])
 
     def fresh_default(self) -> Any:
         """The default; a copy of its own where it could be changed in place."""
@@ -89,8 +89,6 @@ class Setting:
         Raises:
             ImproperlyConfigured: It is not allowed; the message says what is.
         """
-        if isinstance(value, (str, int)) and not isinstance(value, bool) and value in self.aliases:
-            return self.aliases[value]
         accepted = self.kind.accept(value)
         if accepted is REFUSED and self.unit == "s" and isinstance(value, timedelta):
             accepted = self.kind.accept(value.total_seconds())
@@ -102,11 +100,12 @@ class Setting:
         Raises:
             ImproperlyConfigured: It can't be read as such.
         """
-        if text in self.aliases:
-            return self.aliases[text]
         return self._within(self.kind.parse(text), text)
 
     def _within(self, value: Any, given: Any) -> Any:
+        for written in (given, value):  # "auto" is refused by the kind; of the text "0", the number is the alias
+            if isinstance(written, (str, int, float)) and not isinstance(written, bool) and written in self.aliases:
+                return self.aliases[written]
         if value is REFUSED or (_is_number(value) and not self._in_range(value)):
             raise ImproperlyConfigured(f"{self.name} must be {self.allowed}, not {_shown(self.name, given)}")
         return value
@@ -148,12 +147,12 @@ def setting(default: Any, meaning: str, *, old: str = "", **details: Any) -> Any
         old: Names in Celery's old style, separated by spaces.
         details: Further attributes of `Setting`.
     """
-    return _Declared(default, {"meaning": meaning, "old": tuple(old.split()), **details})
+    return _Declared(default, {"meaning": meaning, "old": old, **details})
 
 
-def make_setting(name: str, annotation: Any, default: Any, **details: Any) -> Setting:
+def make_setting(name: str, annotation: Any, default: Any, *, old: str = "", **details: Any) -> Setting:
     """One record, from a name, a type and the rest."""
-    return Setting(name=name, kind=kind_of(annotation), default=default, **details)
+    return Setting(name=name, kind=kind_of(annotation), default=default, old=tuple(old.split()), **details)
 
 
 def collect(table: type, group: str) -> dict[str, Setting]:
