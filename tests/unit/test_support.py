@@ -19,10 +19,12 @@ from celeriac.errors import OperationalError, near_match
 from celeriac.message import Message
 from celeriac.results.base import Record
 from celeriac.routing import Queue
+from celeriac.transport.open import open_transport
 from tests.support.calls import count_calls
 from tests.support.clock import ManualClock
 from tests.support.files import Ledger, eventually
 from tests.support.flaky import Faults, FlakyStore, FlakyTransport
+from tests.support.flaky_control import CONTROL_VARIABLE, FlakyControl, open_flaky_store
 from tests.support.proxy import FaultProxy, Side
 from tests.support.worker import WorkerProcess
 
@@ -345,8 +347,7 @@ def test_faults_wait_for_calls() -> None:
 
 
 def test_flaky_transport_around_a_real_one() -> None:
-    opener = pytest.importorskip("celeriac.transport.open")
-    transport = FlakyTransport(opener.open_transport("memory://test-support-flaky", {}))
+    transport = FlakyTransport(open_transport("memory://test-support-flaky", {}))
     transport.declare([Queue("q")])
     message = Message(id="1", headers={"task": "t"}, body=b"[]", queue="q")
     transport.faults.fail("publish", times=1)
@@ -362,9 +363,6 @@ def test_flaky_transport_around_a_real_one() -> None:
 
 
 def test_flaky_drivers_are_switched_by_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("celeriac.results.open")
-    from tests.support.flaky_control import CONTROL_VARIABLE, FlakyControl, open_flaky_store
-
     control = FlakyControl(tmp_path)
     monkeypatch.setenv(CONTROL_VARIABLE, control.env[CONTROL_VARIABLE])
     store = open_flaky_store("flaky://memory://test-support-control", {})
@@ -487,8 +485,27 @@ def test_worker_process_is_awaited_and_seen(tmp_path: Path, worker_process: Call
     assert set(runners) < set(worker.tree())
     assert worker.pid in worker.tree()
     assert worker.pss_bytes() > 1_000_000
-    assert worker.cpu_seconds() > 0
     assert worker.returncode is None
+
+
+@pytest.mark.linux
+def test_worker_process_counts_cpu_of_children_too(
+    tmp_path: Path, worker_process: Callable[..., WorkerProcess]
+) -> None:
+    script = """
+import os, time, signal
+ended = os.fork()
+while time.process_time() < 0.1:
+    pass
+if ended == 0:
+    os._exit(0)
+os.waitpid(ended, 0)
+print("spun")
+signal.pause()
+"""
+    worker = worker_process(command=family(tmp_path, script))
+    worker.wait_output("spun")
+    assert worker.cpu_seconds() >= 0.15  # 0.1 each, told in steps of 0.01
 
 
 @pytest.mark.linux
