@@ -1,3 +1,27 @@
-"""celeriac: a distributed task queue."""
+"""celeriac: a distributed task queue with Celery's documented interface.
+
+The public names. Everything else is found in the module that is named after it.
+"""
+
+from celeriac import current
+from celeriac.app import Celeriac
+from celeriac.context import Context
+from celeriac.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celeriac.result import AsyncResult, EagerResult, allow_join_result, result_from_tuple
+from celeriac.routing import Exchange, Queue
+from celeriac.sending import new_id as uuid
+from celeriac.shared import shared_task
+from celeriac.signature import Signature, maybe_signature, signature
+from celeriac.task import Task
+
+__all__ = [
+    "AsyncResult", "Celeriac", "Context", "EagerResult", "Exchange", "Ignore", "Queue", "Reject", "Retry", "Signature",
+    "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result", "current_app", "maybe_signature",
+    "result_from_tuple", "shared_task", "signature", "uuid",
+]  # fmt: skip
 
 __version__ = "0.1.0"
+
+#: The current app of this thread: call it.
+current_app = current.get_current_app
+current.set_default_factory(lambda: Celeriac("default", set_as_current=False))

@@ -38,6 +38,9 @@ _KEYS = frozenset({
     "worker", "retries", "queue", "stamped_headers", "task_id",
 })  # fmt: skip
 
+#: Keys whose values a record keeps serialized.
+_VALUES: tuple[str, ...] = ("result", "args", "kwargs")
+
 _json_parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _msgpack_parts = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 
@@ -210,7 +213,7 @@ def record_from_document(
             return _record_from_values(data, kind, accept)
     except (msgspec.DecodeError, RecursionError):
         return _record_from_values(data, kind, accept)  # NaN, for instance; or an error with a better text
-    values = {key: bytes(parts.pop(key)) for key in ("result", "args", "kwargs") if key in parts}
+    values = {key: bytes(parts.pop(key)) for key in _VALUES if key in parts}
     plain = {key: codec.loads(bytes(value), kind, "utf-8", frozenset({kind})) for key, value in parts.items()}
     return _record(plain, values, kind)
 
@@ -241,8 +244,7 @@ def _record_from_values(data: bytes, kind: str, accept: frozenset[str] | None) -
     if not isinstance(plain, dict):
         raise DecodeError(f"a stored result is not a mapping, but of type {type(plain).__name__}")
     serializer = codec.registry.type_to_name[kind]
-    names = [key for key in ("result", "args", "kwargs") if key in plain]
-    values = {key: codec.dumps(plain.pop(key), serializer)[2] for key in names}
+    values = {key: codec.dumps(plain.pop(key), serializer)[2] for key in _VALUES if key in plain}
     return _record(plain, values, kind)
 
 

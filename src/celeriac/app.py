@@ -1,0 +1,613 @@
+"""The app: settings, task registry, connections. What a user constructs, under Celery's documented interface.
+
+Constructing it reads nothing and connects to nothing: settings are loaded when first read, the transport and the result
+store are opened when first used, tasks are bound when they are made.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import uuid
+import warnings
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime, tzinfo
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
+
+from celeriac import current, eager, signals
+from celeriac.codec import accept_types
+from celeriac.config import Settings, load
+from celeriac.context import Context, running
+from celeriac.errors import AlwaysEagerIgnored, CeleriacError, DuplicateTaskNameWarning, ImproperlyConfigured, NotRegistered
+from celeriac.hooks import Signal
+from celeriac.loading import autodiscover, import_object
+from celeriac.message import Message
+from celeriac.recording import make_record
+from celeriac.registry import TaskRegistry
+from celeriac.result import AsyncResult
+from celeriac.results.base import ResultStore
+from celeriac.results.open import open_store
+from celeriac.router import Router, as_queue, queues_from_setting
+from celeriac.routing import Exchange, Queue
+from celeriac.sending import prepare, publish
+from celeriac.signature import Signature, signature
+from celeriac.task import Task as BaseTask
+from celeriac.transport.base import Transport
+from celeriac.transport.open import open_transport
+from celeriac.zones import zone_of
+
+__all__ = ["Celeriac"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Celeriac:
+    """A celeriac application.
+
+    Args:
+        main: Name of the main module; the prefix of tasks that are defined in `__main__`.
+        broker: Broker URL (setting `broker_url`).
+        backend: Result store URL (setting `result_backend`).
+        include: Modules that a worker imports.
+        changes: Settings that rank above the configuration.
+        config_source: Object, mapping or module path to read settings from.
+        namespace: Prefix of setting names in `config_source`, such as "CELERY".
+        set_as_current: Make this the current app of the thread.
+        autofinalize: False makes use of tasks before `finalize()` a RuntimeError.
+        task_cls: Base class of tasks, or its path.
+        strict_typing: Check arguments when a task is called.
+        settings: Any further setting by name.
+
+    Example:
+        >>> app = Celeriac("tasks", broker="sqlite:///celeriac.db")
+        >>> @app.task
+        ... def add(x: int, y: int) -> int:
+        ...     return x + y
+    """
+
+    def __init__(
+        self,
+        main: str | None = None,
+        loader: Any = None,
+        backend: str | None = None,
+        amqp: Any = None,
+        events: Any = None,
+        log: Any = None,
+        control: Any = None,
+        set_as_current: bool = True,
+        tasks: Any = None,
+        broker: str | None = None,
+        include: Sequence[str] | str | None = None,
+        changes: Mapping[str, Any] | None = None,
+        config_source: Any = None,
+        fixups: Any = None,
+        task_cls: type[BaseTask[..., Any]] | str | None = None,
+        autofinalize: bool = True,
+        namespace: str | None = None,
+        strict_typing: bool = True,
+        config_source_silent: bool = False,
+        **settings: Any,
+    ) -> None:
+        self.main = main
+        self.autofinalize = autofinalize
+        self.finalized = False
+        self.strict_typing = strict_typing
+        self._changes: dict[str, Any] = {**(changes or {}), **settings}
+        if broker is not None:
+            self._changes["broker_url"] = broker
+        if backend is not None:
+            self._changes["result_backend"] = backend
+        if include is not None:
+            self._changes["include"] = [include] if isinstance(include, str) else list(include)
+        self._config: tuple[Any, str | None, bool] = (config_source, namespace, config_source_silent)
+        self._defaults: list[Any] = []
+        self._task_cls = task_cls
+        self._tasks = tasks if isinstance(tasks, TaskRegistry) else TaskRegistry(tasks or {})
+        self._discoveries: list[Callable[[], None]] = []
+        self._plain_fields: dict[str, dict[str, Any]] = {}
+        self._lock = threading.RLock()
+        self.on_configure = Signal(name="app.on_configure")
+        self.on_after_configure = Signal({"source"}, name="app.on_after_configure")
+        self.on_after_finalize = Signal(name="app.on_after_finalize")
+        self.on_after_fork = Signal(name="app.on_after_fork")
+        #: Name of this process in messages it sends.
+        self.origin = f"gen{os.getpid()}@{socket.gethostname()}"
+        current.register_app(self)
+        if set_as_current:
+            self.set_current()
+        self.on_init()
+
+    def on_init(self) -> None:
+        """Override: called after construction."""
+
+    # current app
+
+    def set_current(self) -> None:
+        """Make this the current app of the thread."""
+        current.set_current_app(self)
+
+    def set_default(self) -> None:
+        """Make this the app of all threads that have none of their own."""
+        current.set_default_app(self)
+
+    # settings
+
+    @cached_property
+    def conf(self) -> Settings:
+        """The settings; loaded when first read."""
+        with self._lock:
+            self.on_configure.send(sender=self)
+            source, namespace, silent = self._config
+            if source is None:
+                source = os.environ.get("CELERIAC_CONFIG_MODULE") or os.environ.get("CELERY_CONFIG_MODULE")
+            settings = load(source, namespace=namespace, changes=self._changes, environ=os.environ, silent=silent)
+            for defaults in self._defaults:
+                settings.add_defaults(defaults)
+            self.__dict__["conf"] = settings
+            self.on_after_configure.send(sender=self, source=settings)
+            return settings
+
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Read settings from an object, mapping, module, or their path; replaces an earlier source."""
+        self._config = (obj, namespace, silent)
+        self._forget("conf")
+        if force:
+            _ = self.conf
+
+    def config_from_envvar(self, variable_name: str, silent: bool = False, force: bool = False) -> bool:
+        """Read settings from the module that an environment variable names.
+
+        Raises:
+            ImproperlyConfigured: The variable is not set, unless `silent`.
+        """
+        module = os.environ.get(variable_name)
+        if not module:
+            if silent:
+                return False
+            raise ImproperlyConfigured(f"The environment variable {variable_name!r} is not set, so no settings can be read from it.")
+        self.config_from_object(module, silent=silent, force=force)
+        return True
+
+    def add_defaults(self, fun: Any) -> Any:
+        """Add default settings (a mapping, or a function that makes one); they rank below configured values."""
+        self._defaults.append(fun)
+        if "conf" in self.__dict__:
+            self.conf.add_defaults(fun)
+        return fun
+
+    def either(self, default_key: str, *defaults: Any) -> Any:
+        """The first of the setting and the defaults that is not None."""
+        return next((v for v in (self.conf.get(default_key), *defaults) if v is not None), None)
+
+    @cached_property
+    def timezone(self) -> tzinfo:
+        """Time zone of naive times."""
+        return zone_of(self.conf)
+
+    def now(self) -> datetime:
+        """The present time in the app's time zone."""
+        return datetime.now(self.timezone)
+
+    # tasks
+
+    @property
+    def tasks(self) -> TaskRegistry:
+        """The registered tasks by name."""
+        if not self.finalized:
+            self.finalize(auto=True)
+        return self._tasks
+
+    def finalize(self, auto: bool = False) -> None:
+        """Take in shared tasks; called when tasks are first looked up."""
+        with self._lock:
+            if self.finalized:
+                return
+            if auto and not self.autofinalize:
+                raise RuntimeError("the app is not finalized: call app.finalize() first (autofinalize is off)")
+            self.finalized = True
+            for share in list(current.on_app_finalize):
+                share(self)
+            self.on_after_finalize.send(sender=self)
+
+    @cached_property
+    def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 -- Celery's documented name
+        """Base class of tasks; may be replaced by a subclass."""
+        base = self._task_cls or BaseTask
+        if isinstance(base, str):
+            base = import_object(base, "task_cls")
+        return cast("type[BaseTask[..., Any]]", base)
+
+    @overload
+    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> BaseTask[P, R]: ...
+    @overload
+    def task(self, fun: Callable[P, R], /, **options: Any) -> BaseTask[P, R]: ...
+    @overload
+    def task(self, *, bind: Literal[True], **options: Any) -> Callable[[Callable[Concatenate[Any, P], R]], BaseTask[P, R]]: ...
+    @overload
+    def task(self, *, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], BaseTask[P, R]]: ...
+    def task(self, *args: Any, **options: Any) -> Any:
+        """Make a task of a function: `@app.task`, `@app.task(bind=True, …)`.
+
+        Args:
+            name: Task name (default: module.function).
+            bind: Pass the task itself as first argument.
+            base: Class of the task.
+            pydantic: Validate arguments, and dump the returned model, by their annotations.
+            options: Any attribute of `Task`.
+        """
+        if not args:
+            return lambda fun: self._make_task(fun, **options)
+        if len(args) > 1 or not callable(args[0]):
+            raise TypeError(f"@app.task takes one function and keyword options, not {args!r}")
+        return self._make_task(args[0], **options)
+
+    def _make_task(
+        self,
+        fun: Callable[..., Any],
+        name: str | None = None,
+        base: type[BaseTask[..., Any]] | None = None,
+        bind: bool = False,
+        shared: bool = True,
+        filter: Callable[[Any], Any] | None = None,
+        lazy: bool = True,
+        **options: Any,
+    ) -> Any:
+        name = name or self.gen_task_name(fun.__name__, fun.__module__)
+        known = self._tasks.get(name)
+        if known is not None:
+            original = getattr(known, "__wrapped__", None)
+            if original is not None and original.__qualname__ == fun.__qualname__ and original.__module__ == fun.__module__:
+                return known
+            warnings.warn(DuplicateTaskNameWarning(f"two functions are registered as task {name!r}: pass name= to one of them"), stacklevel=4)
+        run = fun
+        if options.get("pydantic"):
+            run = import_object("celeriac.modeling:wrap", "pydantic")(self, fun, name, bind, options)
+        base = base or self.Task
+        body = {
+            "__doc__": fun.__doc__,
+            "__module__": fun.__module__,
+            "__wrapped__": staticmethod(fun),
+            "name": name,
+            "run": run if bind else staticmethod(run),
+            "_bind": bind,
+            "typing": self.strict_typing,
+            **{key: staticmethod(value) if key in _HANDLERS and not _takes_self(value) else value for key, value in options.items()},
+        }
+        task = type(fun.__name__, (base,), body)()
+        return self._register(filter(task) if filter else task)
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """Register a class-based task (an instance or its class)."""
+        if isinstance(task, type):
+            task = task()
+        for key, value in options.items():
+            setattr(task, key, value)
+        if not task.name:
+            task.name = self.gen_task_name(type(task).__name__, type(task).__module__)
+        return self._register(task)
+
+    def _register(self, task: Any) -> Any:
+        task.app = self
+        self._tasks[task.name] = task
+        self._plain_fields.pop(task.name, None)
+        annotate(self, task)
+        type(task).on_bound(self)
+        return task
+
+    def gen_task_name(self, name: str, module: str) -> str:
+        """Name of a task that is given none; may be overridden."""
+        if module == "__main__" and self.main:
+            module = self.main
+        return f"{module}.{name}" if module else name
+
+    def autodiscover_tasks(
+        self, packages: Any = None, related_name: str | None = "tasks", force: bool = False
+    ) -> None:
+        """Import `<package>.<related_name>` of each package when a worker starts (or now, with `force`)."""
+
+        def discover() -> None:
+            found = packages() if callable(packages) else packages
+            autodiscover(found or (), related_name)
+
+        if force:
+            discover()
+        else:
+            self._discoveries.append(discover)
+
+    def import_modules(self) -> None:
+        """Import what a worker needs: `imports`, `include` and what `autodiscover_tasks` asked for."""
+        for module in (*self.conf.imports, *self.conf.include):
+            import_object(module, "include")
+        for discover in self._discoveries:
+            discover()
+        signals.import_modules.send(sender=self)
+
+    # sending
+
+    def plain_fields(self, task: Any) -> dict[str, Any]:
+        """The fields of a call that has no options: the task's own. Kept, since they are the same each time."""
+        fields = self._plain_fields.get(task.name if task is not None else "")
+        if fields is None:
+            conf = self.conf
+            fields = {
+                "serializer": task.serializer if task is not None else conf.task_serializer,
+                "compression": task.compression if task is not None else conf.task_compression,
+                "expires": task.expires if task is not None else None,
+                "ignore_result": bool(task.ignore_result) if task is not None else None,
+                "priority": task.priority if task is not None else conf.task_default_priority,
+                "delivery_mode": (task.delivery_mode if task is not None else None) or conf.task_default_delivery_mode,
+                "origin": self.origin,
+                "reply_to": self.oid,
+            }
+            self._plain_fields[task.name if task is not None else ""] = fields
+        return fields
+
+    def prepare(self, *args: Any) -> tuple[Message, AsyncResult[Any]]:
+        """The message of a call and its result to come; see `sending.prepare`."""
+        return prepare(self, *args)
+
+    def publish(self, messages: Sequence[Message], options: Mapping[str, Any] | None = None) -> None:
+        """Hand messages to the broker; see `sending.publish`."""
+        publish(self, messages, options)
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        countdown: float | None = None,
+        eta: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        connection: Any = None,
+        router: Any = None,
+        result_cls: Any = None,
+        expires: Any = None,
+        publisher: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Send a task by name; it need not be registered here. Options as for `Task.apply_async`."""
+        if self.conf.task_always_eager:
+            warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=2)
+        options.update(countdown=countdown, eta=eta, expires=expires)
+        options = {key: value for key, value in options.items() if value is not None}
+        task = options.pop("task_type", None) or self.tasks.get(name)
+        message, result = prepare(self, name, args, kwargs, task_id, link, link_error, None, task, options)
+        publish(self, (message,), options)
+        return result
+
+    async def asend_task(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        task_id: str | None = None,
+        link: Any = None,
+        link_error: Any = None,
+        task_type: Any = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """`send_task` for coroutines: messages that are sent at the same time travel together."""
+        task = task_type or self.tasks.get(name)
+        message, result = prepare(self, name, args, kwargs, task_id, link, link_error, None, task, options)
+        await self._batcher.publish(message, options)
+        return result
+
+    def publish_many(self, signatures: Sequence[Signature]) -> list[AsyncResult[Any]]:
+        """Send many calls at once, in one batch.
+
+        Returns:
+            Their results to come, in order.
+        """
+        prepared = [
+            prepare(
+                self, sig.task, sig.args, sig.kwargs, sig.options.get("task_id"), task=self.tasks.get(sig.task),
+                options=sig.options,
+            )
+            for sig in signatures
+        ]  # fmt: skip
+        publish(self, [message for message, _ in prepared])
+        return [result for _, result in prepared]
+
+    def run_eagerly(self, *args: Any) -> Any:
+        """Run a call here; see `eager.run_eagerly`."""
+        return eager.run_eagerly(self, *args)
+
+    def signature(self, *args: Any, **kwargs: Any) -> Signature:
+        """A signature that this app sends."""
+        kwargs["app"] = self
+        return signature(*args, **kwargs)
+
+    # routing
+
+    @cached_property
+    def router(self) -> Router:
+        """Decides where tasks go."""
+        conf = self.conf
+        default = Queue(
+            conf.task_default_queue,
+            Exchange(conf.task_default_exchange, conf.task_default_exchange_type),
+            conf.task_default_routing_key,
+        )
+        queues = queues_from_setting(conf.task_queues, default)
+        return Router(
+            queues, conf.task_routes, queues.get(default.name, default), create_missing=conf.task_create_missing_queues
+        )
+
+    def select_queues(self, queues: Sequence[str] | None = None) -> None:
+        """Consume only these queues."""
+        names = queues or ()
+        self.router.queues = {name: self.router.queue(name) for name in names}
+
+    # connections
+
+    @cached_property
+    def transport(self) -> Transport:
+        """The broker, for publishing."""
+        with self._lock:
+            found = self.__dict__.get("transport")
+            if found is None:
+                found = open_transport(self._url(self.conf.broker_write_url), self.conf.broker_transport_options)
+                known = list(self.router.queues.values())
+                if any(queue.exchange.type != "direct" for queue in known):
+                    found.declare(known)
+                self.__dict__["transport"] = found
+            return found
+
+    @cached_property
+    def backend(self) -> ResultStore | None:
+        """The result store; None when `result_backend` is None or "disabled://"."""
+        with self._lock:
+            url = self.conf.result_backend
+            if url is None or url in ("disabled", "disabled://"):
+                return None
+            found = self.__dict__.get("backend")
+            if found is None:
+                found = self.__dict__["backend"] = open_store(
+                    self._url(url), self.conf.result_backend_transport_options
+                )
+            return found
+
+    @staticmethod
+    def _url(value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            return str(value[0]) if value else ""
+        return str(value)
+
+    @cached_property
+    def waiter(self) -> Any:
+        """Waits for results on behalf of coroutines."""
+        if self.backend is None:
+            raise NotImplementedError("No result backend is configured: set `result_backend` to a URL.")
+        return import_object("celeriac.waiting:ResultWaiter", "aget")(self.backend)
+
+    @cached_property
+    def _batcher(self) -> Any:
+        return import_object("celeriac.batching:Batcher", "adelay")(self)
+
+    @cached_property
+    def accept(self) -> frozenset[str]:
+        """Content types of messages that are opened."""
+        return accept_types(self.conf.accept_content)
+
+    @cached_property
+    def result_accept(self) -> frozenset[str]:
+        """Content types of results that are opened."""
+        return accept_types([*(self.conf.result_accept_content or ()), self.conf.result_serializer])
+
+    @cached_property
+    def oid(self) -> str:
+        """Id of this app in this process: where rpc results go."""
+        return str(uuid.uuid4())
+
+    def close(self) -> None:
+        """Close connections. The app may be used again and then connects anew."""
+        for name in ("transport", "backend"):
+            found = self.__dict__.get(name)
+            if found is not None:
+                found.close()
+        self._forget("transport", "backend", "waiter")
+
+    def after_fork(self) -> None:
+        """Called in a child process: what the parent had opened is not ours."""
+        self._forget("transport", "backend", "waiter", "_batcher", "oid")
+        self._lock = threading.RLock()
+        self._plain_fields.clear()
+        self.origin = f"gen{os.getpid()}@{socket.gethostname()}"
+        self.on_after_fork.send(sender=self)
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    # states and results
+
+    def store_state(self, context: Context, task_id: str | None, state: str | None, meta: Any) -> None:
+        """Store a custom state: through the worker in a running task, so that states keep their order."""
+        if task_id is None or state is None:
+            raise CeleriacError("update_state needs a state, and a task id outside a running task")
+        record = make_record(self, context, state, meta, task_id=task_id)
+        send = context.store_state
+        if send is not None:
+            send(record)
+        elif self.backend is not None:
+            self.backend.store([record])
+
+    def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:  # noqa: N802 -- Celery's documented name
+        """The result of this id."""
+        return AsyncResult(id, app=self, **kwargs)
+
+    @property
+    def current_task(self) -> Any:
+        """The task that runs in this thread, or None."""
+        context = running.get()
+        return None if context is None or context.task is None else self._tasks.get(context.task)
+
+    # running
+
+    def worker_main(self, argv: Sequence[str] | None = None) -> int:
+        """Run the `worker` command with these arguments.
+
+        Raises:
+            ValueError: "worker" is not among them.
+        """
+        argv = list(sys.argv if argv is None else argv)
+        if "worker" not in argv:
+            raise ValueError("app.worker_main() needs 'worker' among its arguments, for example ['worker', '-c', '2']")
+        return self.start(argv)
+
+    def start(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command line with this app."""
+        code: int = import_object("celeriac.cli:main", "start")(list(argv) if argv is not None else None, app=self)
+        return code
+
+    def __enter__(self) -> Celeriac:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.main or '__main__'} at {hex(id(self))}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _app_again, (type(self), self.main, self._changes)
+
+
+def _app_again(cls: type[Celeriac], main: str | None, changes: dict[str, Any]) -> Celeriac:
+    return cls(main, changes=changes, set_as_current=False)
+
+
+_HANDLERS = frozenset({"on_success", "on_failure", "on_retry", "after_return", "before_start", "shadow_name"})
+
+
+def _takes_self(fun: Any) -> bool:
+    """Whether a handler that was given as an option is meant as a method (its first parameter is `self`)."""
+    code = getattr(fun, "__code__", None)
+    return code is not None and code.co_argcount > 0 and code.co_varnames[0] == "self"
+
+
+def annotate(app: Celeriac, task: Any) -> None:
+    """Apply `task_annotations` to a task, once settings are there."""
+    if "conf" not in app.__dict__:
+        app.on_after_configure.connect(lambda **_: annotate(app, task), weak=False)
+        return
+    annotations = app.conf.task_annotations
+    for entry in annotations if isinstance(annotations, (list, tuple)) else [annotations] if annotations else []:
+        if isinstance(entry, Mapping):
+            found = {**(entry.get("*") or {}), **(entry.get(task.name) or {})}
+        else:
+            found = entry.annotate(task) or {}
+        for key, value in found.items():
+            setattr(task, key.lstrip("@"), value)

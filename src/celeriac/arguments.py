@@ -1,0 +1,45 @@
+"""Checks a call's arguments against a function's signature, before anything is sent.
+
+The check is a generated empty function with the same parameters: calling it costs one Python call and raises the
+`TypeError` that the user knows from Python.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["argument_checker"]
+
+
+def _anything(*args: Any, **kwargs: Any) -> None:
+    """For callables whose signature Python can't tell."""
+
+
+def argument_checker(fun: Callable[..., Any], *, bound: bool = False) -> Callable[..., None]:
+    """A function that takes exactly the arguments of `fun` and does nothing.
+
+    Args:
+        bound: Leave out the first parameter (`self` of a bound task).
+    """
+    try:
+        parameters = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):
+        return _anything
+    if bound and parameters:
+        parameters = parameters[1:]
+    plain = [_without_annotation(parameter) for parameter in parameters]
+    name = getattr(fun, "__name__", "task")
+    if not name.isidentifier():
+        name = "task"
+    namespace: dict[str, Any] = {"_default": None}
+    text = str(inspect.Signature(plain)).replace("'_default'", "_default")
+    exec(f"def {name}{text}: pass", namespace)  # noqa: S102 -- text is made of parameter names only
+    checker: Callable[..., None] = namespace[name]
+    return checker
+
+
+def _without_annotation(parameter: inspect.Parameter) -> inspect.Parameter:
+    default = inspect.Parameter.empty if parameter.default is inspect.Parameter.empty else "_default"
+    return parameter.replace(annotation=inspect.Parameter.empty, default=default)

@@ -1,0 +1,71 @@
+"""The current app, for users at the face: `current_app`, `shared_task`, results and signatures made without an app.
+
+Layer 0: it holds objects and imports nothing of ours. Nothing on the way of a task reads it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["all_apps", "get_current_app", "on_app_finalize", "register_app", "set_current_app", "set_default_app"]
+
+_local = threading.local()
+_default: Any = None
+_make_default: Callable[[], Any] | None = None
+_apps: list[Any] = []
+#: Called with each app when it is finalized: how shared tasks reach apps that come later.
+on_app_finalize: list[Callable[[Any], None]] = []
+
+
+def register_app(app: Any) -> None:
+    """Remember a living app."""
+    _apps.append(app)
+
+
+def forget_app(app: Any) -> None:
+    """The app was closed."""
+    global _default
+    if app in _apps:
+        _apps.remove(app)
+    if _default is app:
+        _default = None
+    if getattr(_local, "app", None) is app:
+        _local.app = None
+
+
+def all_apps() -> list[Any]:
+    """The living apps, oldest first."""
+    return list(_apps)
+
+
+def set_current_app(app: Any) -> None:
+    """Make this the current app of the thread, and the default of all others if there is none yet."""
+    global _default
+    _local.app = app
+    if _default is None:
+        _default = app
+
+
+def set_default_app(app: Any) -> None:
+    """Make this the app of threads that have none of their own."""
+    global _default
+    _default = app
+
+
+def set_default_factory(make: Callable[[], Any]) -> None:
+    """How to make an app when somebody asks for the current one and none exists."""
+    global _make_default
+    _make_default = make
+
+
+def get_current_app() -> Any:
+    """The thread's app, else the default one, else a new default one."""
+    app = getattr(_local, "app", None) or _default
+    if app is None:
+        if _make_default is None:
+            raise RuntimeError("no app exists yet: construct celeriac.Celeriac(...) first")
+        app = _make_default()
+        set_default_app(app)
+    return app

@@ -1,0 +1,71 @@
+"""`Task.apply`: a task run in this process through the worker's code path.
+
+Arguments are encoded and decoded, the outcome is made by `execution.execute`, retries and continuations run here too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celeriac import states
+from celeriac.execution import Environment, execute
+from celeriac.message import Action, Message
+from celeriac.outcome import Execution, Outcome
+from celeriac.result import EagerResult
+from celeriac.results.base import Record
+from celeriac.sending import prepare
+from celeriac.wire.results import decode_result
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+__all__ = ["run_eagerly"]
+
+
+def run_eagerly(
+    app: Celeriac,
+    task: Any,
+    args: Any,
+    kwargs: Any,
+    task_id: str | None,
+    link: Any,
+    link_error: Any,
+    throw: bool | None,
+    options: dict[str, Any],
+) -> EagerResult[Any]:
+    """Run one call and everything that follows from it."""
+    options = {key: value for key, value in options.items() if key not in ("countdown", "eta") and value is not None}
+    options["ignore_result"] = False  # the value is wanted here, whatever would be stored
+    message, _ = prepare(app, task.name, args, kwargs, task_id, link, link_error, task=task, options=options)
+    outcome = _run(app, message)
+    for follower in outcome.messages:
+        _run(app, follower)
+    result = _as_result(app, message, outcome)
+    if outcome.record is not None and task.store_eager_result and app.backend is not None:
+        app.backend.store([outcome.record])
+    if (app.conf.task_eager_propagates if throw is None else throw) and outcome.state in states.PROPAGATE_STATES:
+        result.get()
+    return result
+
+
+def _run(app: Celeriac, message: Message) -> Outcome:
+    """Run a message, and again while it asks for a retry or to be requeued."""
+    environment = Environment(app, app.origin, is_eager=True)
+    deliveries = 1
+    try:
+        while True:
+            outcome = execute(environment, Execution(0, 0, message, message.queue, deliveries))
+            if outcome.state == states.RETRY and outcome.messages:
+                message = outcome.messages[0]
+            elif outcome.action == Action.REQUEUE.value and deliveries < app.conf.task_max_deliveries:
+                deliveries += 1
+            else:
+                return outcome
+    finally:
+        environment.close()
+
+
+def _as_result(app: Celeriac, message: Message, outcome: Outcome) -> EagerResult[Any]:
+    record = outcome.record or Record(id=message.id, state=outcome.state, result=b"null")
+    value = decode_result(record, app.result_accept)
+    return EagerResult(message.id, value, outcome.state, traceback=record.traceback, name=outcome.task)

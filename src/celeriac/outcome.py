@@ -1,0 +1,81 @@
+"""What a runner is told to do and what it answers: one `Execution`, one `Outcome`.
+
+Both travel as frames between supervisor and runner (msgpack arrays, no pickle). The supervisor makes executions from
+deliveries without opening the body; `execution.execute` turns one into an outcome; the committer applies it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from celeriac.message import Message
+from celeriac.results.base import Record
+
+__all__ = ["RUN", "Execution", "Outcome", "Verdict"]
+
+
+class Verdict(msgspec.Struct, frozen=True, array_like=True):
+    """The end of a task that is decided already; the runner only writes it down and tells who has to know.
+
+    Attributes:
+        state: FAILURE or REVOKED; "STORED" if the outcome is stored and only its continuations may be missing.
+        error: Name of the exception class in `celeriac.errors`.
+        args: Its arguments.
+        action: What becomes of the delivery (`Action` value).
+        reason: Why, for a dead letter.
+    """
+
+    state: str
+    error: str = ""
+    args: list[Any] = []
+    action: str = "ack"
+    reason: str = ""
+
+
+#: No verdict: run the task.
+RUN = Verdict(state="")
+
+
+class Execution(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt at one message.
+
+    Attributes:
+        serial: Number of this execution in its runner's slot; grows.
+        queue: Where the message came from.
+        deliveries: How often the message was delivered, this time included.
+        verdict: RUN, or the end that is decided already.
+    """
+
+    serial: int
+    slot: int
+    message: Message
+    queue: str
+    deliveries: int = 1
+    verdict: Verdict = RUN
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """What one execution produced.
+
+    Attributes:
+        state: SUCCESS, FAILURE, RETRY, REVOKED, IGNORED or REJECTED.
+        record: To be stored, or None.
+        more_records: Of other tasks (the rest of a failed chain).
+        messages: Continuations, ready to be published.
+        action: What becomes of the delivery (`Action` value).
+        runtime: Seconds.
+    """
+
+    serial: int
+    slot: int
+    task: str
+    state: str
+    record: Record | None = None
+    more_records: list[Record] = []
+    messages: list[Message] = []
+    action: str = "ack"
+    reason: str = ""
+    until: float | None = None
+    runtime: float = 0.0

@@ -1,0 +1,77 @@
+"""Makes the record of a task's state: values encoded with `result_serializer`, ready to be stored.
+
+Used where a task runs (the runner, `apply`) and by `update_state`. A value that can't be encoded is that task's failure.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from celeriac import states
+from celeriac.codec import dumps
+from celeriac.context import Context
+from celeriac.results.base import Record
+from celeriac.timing import iso_now
+from celeriac.wire.results import encode_result, exception_form
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+__all__ = ["make_record"]
+
+
+def make_record(
+    app: Celeriac, context: Context, state: str, value: Any, traceback: str | None = None, *, task_id: str | None = None
+) -> Record:
+    """The record of `state` for the execution described by `context`.
+
+    Raises:
+        EncodeError: `value` can't be serialized.
+    """
+    conf = app.conf
+    if isinstance(value, BaseException) and conf.result_serializer != "pickle":
+        value = exception_form(value)
+    elif hasattr(value, "as_tuple"):  # a task that returns a result stands for that result
+        value = value.as_tuple()
+    content_type, content_encoding, body = encode_result(value, conf.result_serializer)
+    is_ready = state in states.READY_STATES
+    lifetime = conf.result_expires
+    if state == states.FAILURE and conf.value_set_for("result_failure_expires"):
+        lifetime = conf.result_failure_expires
+    if isinstance(lifetime, timedelta):
+        lifetime = lifetime.total_seconds()
+    extended: dict[str, Any] = _extended(context, conf.result_serializer) if conf.result_extended else {}
+    return Record(
+        id=task_id or context.id or "",
+        state=state,
+        result=body,
+        content_type=content_type,
+        content_encoding=content_encoding,
+        traceback=traceback,
+        children=[child.as_tuple() for child in context.children or ()],
+        date_done=iso_now() if is_ready else None,
+        group_id=context.group,
+        parent_id=context.parent_id,
+        fence=(context.retries, context.deliveries),
+        expires_at=time.time() + lifetime if lifetime else None,
+        stamps=_stamps(context) if context.stamped_headers else None,
+        **extended,
+    )
+
+
+def _extended(context: Context, serializer: str) -> dict[str, Any]:
+    info = context.delivery_info or {}
+    return {
+        "name": context.task,
+        "args": dumps(context.args, serializer)[2],
+        "kwargs": dumps(context.kwargs, serializer)[2],
+        "worker": context.hostname,
+        "retries": context.retries,
+        "queue": info.get("routing_key"),
+    }
+
+
+def _stamps(context: Context) -> dict[str, Any]:
+    return {"stamped_headers": context.stamped_headers, "stamps": context.stamps or {}}

@@ -1,0 +1,34 @@
+"""The tasks of an app, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celeriac.errors import NotRegistered
+
+__all__ = ["TaskRegistry"]
+
+
+class TaskRegistry(dict[str, Any]):
+    """Tasks by name, as Celery documents it."""
+
+    NotRegistered = NotRegistered
+
+    def __missing__(self, key: str) -> Any:
+        raise NotRegistered(key)
+
+    def register(self, task: Any) -> None:
+        """Add a task (an instance or its class)."""
+        instance = task() if isinstance(task, type) else task
+        self[instance.name] = instance
+
+    def unregister(self, name: Any) -> None:
+        """Remove a task, by name or itself.
+
+        Raises:
+            NotRegistered: There is none of this name.
+        """
+        key = getattr(name, "name", name)
+        if key not in self:
+            raise NotRegistered(key)
+        del self[key]

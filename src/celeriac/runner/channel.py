@@ -1,0 +1,39 @@
+"""The runner's end of its socket: blocking reads of frames, one write per frame."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+from celeriac.runner.protocol import FrameReader, Kind, decode_frame, encode_frame
+
+__all__ = ["Channel"]
+
+
+class Channel:
+    """Frames from and to the supervisor. `send` may be called from any thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._reader = FrameReader()
+        self._lock = threading.Lock()
+
+    def read(self) -> list[Any] | None:
+        """The next executions; None when the supervisor has closed its end."""
+        while True:
+            try:
+                data = self._sock.recv(262144)
+            except ConnectionResetError:
+                return None
+            if not data:
+                return None
+            frames = self._reader.feed(data)
+            if frames:
+                return [decode_frame(kind, body) for kind, body in frames]
+
+    def send(self, kind: Kind, value: Any) -> None:
+        """Send one frame."""
+        frame = encode_frame(kind, value)
+        with self._lock:
+            self._sock.sendall(frame)

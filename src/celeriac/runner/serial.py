@@ -1,0 +1,77 @@
+"""Runs one task at a time in the calling thread: the prefork pool's runner, and solo.
+
+A soft time limit reaches it as SIGXCPU and is raised inside the task's own code only.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from celeriac.errors import SoftTimeLimitExceeded
+from celeriac.execution import Environment, execute
+from celeriac.faultpoint import faultpoint
+from celeriac.outcome import Execution
+from celeriac.results.base import Record
+from celeriac.runner.protocol import Cells, Kind
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+    from celeriac.runner.channel import Channel
+
+__all__ = ["SerialRunner"]
+
+
+class SerialRunner:
+    """One slot."""
+
+    def __init__(self, app: Celeriac, node: str, channel: Channel, cells: Cells) -> None:
+        self._channel = channel
+        self._cells = cells
+        self._serial = 0
+        self._in_user_code = False
+        # Between "I start this" and "was it taken back?" the store buffer must be drained, or both sides could see the
+        # other's old value; taking a lock is the fence that Python has.
+        self._fence = threading.Lock()
+        self._environment = Environment(app, node, self._store_state, self._mark_user_code)
+
+    def run(self) -> None:
+        """Run executions until the supervisor closes the channel."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGXCPU, self._on_soft_limit)
+        try:
+            while (executions := self._channel.read()) is not None:
+                for execution in executions:
+                    self._run_one(execution)
+        except BrokenPipeError:
+            pass  # the supervisor is gone: nobody waits for the outcome
+        finally:
+            self._environment.close()
+
+    def _run_one(self, execution: Execution) -> None:
+        self._serial = serial = execution.serial
+        self._cells.begin(0, serial, time.monotonic())
+        with self._fence:
+            is_recalled = self._cells.is_recalled(0, serial)
+        if is_recalled:
+            self._cells.end(0)
+            self._channel.send(Kind.SKIPPED, (0, serial))
+            return
+        faultpoint("after_start")
+        outcome = execute(self._environment, execution)
+        faultpoint("after_return")
+        self._channel.send(Kind.OUTCOME, outcome)
+        self._cells.end(0)
+
+    def _store_state(self, record: Record) -> None:
+        self._channel.send(Kind.STATE, (0, self._serial, record))
+
+    def _mark_user_code(self, is_inside: bool) -> None:
+        self._in_user_code = is_inside
+
+    def _on_soft_limit(self, signum: int, frame: Any) -> None:
+        if self._in_user_code and self._cells.is_soft_limited(0):
+            self._cells.limit_softly(0, 0)  # once
+            raise SoftTimeLimitExceeded()

@@ -1,0 +1,117 @@
+"""Runs a task in each of several threads: the threads pool's runner.
+
+The main thread reads frames and hands each to its slot's thread. A soft time limit reaches the main thread as SIGXCPU and
+is raised in the task's thread as an asynchronous exception, which Python delivers at the next bytecode.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from celeriac import states
+from celeriac.errors import SoftTimeLimitExceeded
+from celeriac.execution import Environment, execute
+from celeriac.faultpoint import faultpoint
+from celeriac.outcome import Execution, Outcome, Verdict
+from celeriac.results.base import Record
+from celeriac.runner.protocol import Cells, Kind
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+    from celeriac.runner.channel import Channel
+
+__all__ = ["ThreadsRunner"]
+
+
+class ThreadsRunner:
+    """Several slots, each a thread."""
+
+    def __init__(self, app: Celeriac, node: str, channel: Channel, cells: Cells) -> None:
+        self._channel = channel
+        self._cells = cells
+        self._slots = [_SlotThread(app, node, channel, cells, slot) for slot in range(cells.slots)]
+
+    def run(self) -> None:
+        """Hand out executions until the supervisor closes the channel."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGXCPU, self._on_soft_limit)
+        for slot in self._slots:
+            slot.start()
+        while (executions := self._channel.read()) is not None:
+            for execution in executions:
+                self._slots[execution.slot].put(execution)
+        # The supervisor has closed the channel: it wants nothing more from us, so running threads need not be waited for.
+
+    def _on_soft_limit(self, signum: int, frame: Any) -> None:
+        for slot in self._slots:
+            slot.raise_soft_limit()
+
+
+class _SlotThread(threading.Thread):
+    """One slot: a thread with a queue of its own."""
+
+    def __init__(self, app: Celeriac, node: str, channel: Channel, cells: Cells, slot: int) -> None:
+        super().__init__(name=f"slot-{slot}", daemon=True)
+        self._channel = channel
+        self._cells = cells
+        self._slot = slot
+        self._serial = 0
+        self._in_user_code = False
+        self._queue: queue.SimpleQueue[Execution] = queue.SimpleQueue()
+        self._fence = threading.Lock()
+        self._environment = Environment(app, node, self._store_state, self._mark_user_code)
+
+    def put(self, execution: Execution) -> None:
+        """Run this after those before it."""
+        self._queue.put(execution)
+
+    def run(self) -> None:
+        """Run executions one after the other."""
+        while True:
+            execution = self._queue.get()
+            try:
+                self._run_one(execution)
+            except BrokenPipeError:
+                return
+
+    def _run_one(self, execution: Execution) -> None:
+        slot, self._serial = self._slot, execution.serial
+        self._cells.begin(slot, execution.serial, time.monotonic())
+        with self._fence:  # see serial.py: drains the store buffer before looking
+            is_recalled = self._cells.is_recalled(slot, execution.serial)
+        if is_recalled:
+            self._cells.end(slot)
+            self._channel.send(Kind.SKIPPED, (slot, execution.serial))
+            return
+        faultpoint("after_start")
+        outcome = self._execute(execution)
+        faultpoint("after_return")
+        self._channel.send(Kind.OUTCOME, outcome)
+        self._cells.end(slot)
+
+    def _execute(self, execution: Execution) -> Outcome:
+        try:
+            return execute(self._environment, execution)
+        except SoftTimeLimitExceeded:  # it came a moment after the task's own code had ended
+            verdict = Verdict(states.FAILURE, "SoftTimeLimitExceeded")
+            late = Execution(
+                execution.serial, execution.slot, execution.message, execution.queue, execution.deliveries, verdict
+            )
+            return execute(self._environment, late)
+
+    def raise_soft_limit(self) -> None:
+        """Raise SoftTimeLimitExceeded in the task, if its limit has passed. Called by the main thread."""
+        if self._in_user_code and self._cells.is_soft_limited(self._slot) and self.ident is not None:
+            self._cells.limit_softly(self._slot, 0)  # once
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(SoftTimeLimitExceeded))
+
+    def _store_state(self, record: Record) -> None:
+        self._channel.send(Kind.STATE, (self._slot, self._serial, record))
+
+    def _mark_user_code(self, is_inside: bool) -> None:
+        self._in_user_code = is_inside

@@ -1,0 +1,207 @@
+"""The zygote: imports the app once and forks runners on request, in about a millisecond each, memory shared.
+
+A fresh single-threaded interpreter, started by the supervisor as `python -m celeriac.runner.zygote FD`. It tells the
+supervisor what the app is (HELLO), freezes the heap, and from then on only forks and reaps. It never runs a task.
+If threads are alive after the import, forking would copy their locks: runners are then started by exec instead.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from celeriac.errors import CeleriacError
+from celeriac.loading import AppNotFound, find_app, import_object
+from celeriac.log import setup_worker_logging
+from celeriac.runner.protocol import FrameReader, Hello, Kind, TaskFacts, ZygoteOptions, decode_frame, encode_frame
+from celeriac.runner.runner import run_runner
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+__all__ = ["facts_of", "hello_of", "main"]
+
+
+def load_app(options: ZygoteOptions) -> Celeriac:
+    """Import the app as the command line asks for it."""
+    app: Celeriac = find_app(options.app)
+    if options.changes:
+        app.conf.update(options.changes)
+    app.import_modules()
+    for module in options.include:
+        import_object(module, "--include")
+    app.finalize()
+    return app
+
+
+def facts_of(task: Any) -> TaskFacts:
+    """What the supervisor has to know of a task."""
+    return TaskFacts(
+        time_limit=task.time_limit,
+        soft_time_limit=task.soft_time_limit,
+        acks_late=bool(task.acks_late),
+        reject_on_worker_lost=bool(task.reject_on_worker_lost),
+        rate_limit=task.rate_limit,
+    )
+
+
+def hello_of(app: Celeriac) -> Hello:
+    """What the app is, as plain data."""
+    conf, not_plain = app.conf.plain()
+    return Hello(
+        app=f"{app.main or '__main__'}",
+        conf=conf,
+        not_plain=list(not_plain),
+        tasks={name: facts_of(task) for name, task in app.tasks.items()},
+        queues=list(app.router.queues.values()),
+        default_queue=app.router.default.name,
+        threads=threading.active_count() - 1,
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Serve the supervisor on the socket whose descriptor is given."""
+    if argv[0] == "exec":
+        _run_by_exec(*argv[1:])
+        return
+    sock = socket.socket(fileno=int(argv[0]))
+    options = _read_options(sock)
+    setup_worker_logging(options.loglevel, options.logfile, colour=options.colour)
+    app, hello = _import(options)
+    sock.sendall(encode_frame(Kind.HELLO, hello))
+    if app is not None:
+        app.close()
+        gc.collect()
+        gc.freeze()
+        _Zygote(sock, app, options, by_exec=hello.threads > 0).serve()
+
+
+def _read_options(sock: socket.socket) -> ZygoteOptions:
+    reader = FrameReader()
+    while True:
+        data = sock.recv(65536)
+        if not data:
+            sys.exit(0)
+        for kind, body in reader.feed(data):
+            options: ZygoteOptions = decode_frame(kind, body)
+            return options
+
+
+def _import(options: ZygoteOptions) -> tuple[Celeriac | None, Hello]:
+    try:
+        app = load_app(options)
+        return app, hello_of(app)
+    except AppNotFound as exc:
+        return None, Hello(error=str(exc))
+    except CeleriacError as exc:
+        return None, Hello(error=str(exc))
+    except Exception as exc:  # the user's modules: their error is shown, with its traceback
+        name = type(exc).__name__
+        return None, Hello(error=f"importing {options.app!r} failed: {name}: {exc}", traceback=traceback.format_exc())
+
+
+class _Zygote:
+    """Forks on request and reports exits."""
+
+    def __init__(self, sock: socket.socket, app: Celeriac, options: ZygoteOptions, *, by_exec: bool) -> None:
+        self._sock = sock
+        self._app = app
+        self._options = options
+        self._by_exec = by_exec
+        self._reader = FrameReader()
+        self._fds: list[int] = []
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+
+    def serve(self) -> None:
+        """Until the supervisor closes the socket."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj == self._wake_read:
+                        os.read(self._wake_read, 4096)
+                        self._reap()
+                    elif not self._receive():
+                        return
+
+    def _receive(self) -> bool:
+        data, fds, _flags, _address = socket.recv_fds(self._sock, 65536, 64)
+        self._fds += fds
+        if not data:
+            return False
+        for kind, body in self._reader.feed(data):
+            if kind == Kind.SPAWN:
+                number = decode_frame(kind, body)
+                fds, self._fds = self._fds[:3], self._fds[3:]
+                self._spawn(number, fds)
+        return True
+
+    def _spawn(self, number: int, fds: list[int]) -> None:
+        pid = self._exec(fds) if self._by_exec else self._fork(fds)
+        for fd in fds:
+            os.close(fd)
+        self._sock.sendall(encode_frame(Kind.SPAWNED, (number, pid)))
+
+    def _fork(self, fds: list[int]) -> int:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid:
+            return pid
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._sock.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            for fd in self._fds:
+                os.close(fd)
+            run_runner(self._app, self._options.runner, *fds)
+        except BaseException:  # the last thing this process says; it must never go back into the zygote's loop
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def _exec(self, fds: list[int]) -> int:
+        options = msgspec.msgpack.encode(self._options).hex()
+        command = [sys.executable, "-m", "celeriac.runner.zygote", "exec", options, *map(str, fds)]
+        return subprocess.Popen(command, pass_fds=fds).pid
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._sock.sendall(encode_frame(Kind.EXITED, (pid, status)))
+
+
+def _run_by_exec(options_hex: str, *fds: str) -> None:
+    """A runner that was started by exec: imports the app for itself."""
+    options = msgspec.msgpack.decode(bytes.fromhex(options_hex), type=ZygoteOptions)
+    setup_worker_logging(options.loglevel, options.logfile, colour=options.colour)
+    run_runner(load_app(options), options.runner, *map(int, fds))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

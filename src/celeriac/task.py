@@ -1,0 +1,393 @@
+"""Tasks: functions with options that can be called here, or sent to be run elsewhere.
+
+Attributes and methods follow Celery's documented `Task`. Options that are not set on the task come from the app's
+settings when they are first read. Sending is `sending.py`; running is `execution.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
+
+from celeriac.arguments import argument_checker
+from celeriac.context import Context, running
+from celeriac.current import get_current_app
+from celeriac.errors import Ignore, MaxRetriesExceededError, OperationalError, Retry
+from celeriac.result import AsyncResult, EagerResult
+from celeriac.retrying import next_delay, retry_options
+from celeriac.signature import Signature
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+__all__ = ["FromSetting", "Task"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class FromSetting(Generic[T]):
+    """A task option whose default is a setting of the app: read once, then a plain attribute."""
+
+    def __init__(self, setting: str) -> None:
+        self.setting = setting
+        self.attribute = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.attribute = name
+
+    @overload
+    def __get__(self, task: None, owner: type) -> FromSetting[T]: ...
+    @overload
+    def __get__(self, task: Any, owner: type) -> T: ...
+    def __get__(self, task: Any, owner: type) -> FromSetting[T] | T:
+        """The setting's value, kept on the task from now on."""
+        if task is None:
+            return self
+        value: T = task.app.conf[self.setting]
+        task.__dict__[self.attribute] = value
+        return value
+
+
+class Task(Generic[P, R]):
+    """A function that workers can run.
+
+    Made by `@app.task`, or by a class of one's own with a method `run` and `app.register_task`.
+    """
+
+    name: str = ""
+    typing: bool = True
+    max_retries: int | None = 3
+    default_retry_delay: float = 180
+    rate_limit = FromSetting[Any]("task_default_rate_limit")
+    ignore_result = FromSetting[bool]("task_ignore_result")
+    store_errors_even_if_ignored = FromSetting[bool]("task_store_errors_even_if_ignored")
+    store_eager_result = FromSetting[bool]("task_store_eager_result")
+    trail: bool = True
+    send_events: bool = True
+    serializer = FromSetting[str]("task_serializer")
+    compression = FromSetting[str | None]("task_compression")
+    time_limit = FromSetting[float | None]("task_time_limit")
+    soft_time_limit = FromSetting[float | None]("task_soft_time_limit")
+    track_started = FromSetting[bool]("task_track_started")
+    acks_late = FromSetting[bool]("task_acks_late")
+    acks_on_failure_or_timeout = FromSetting[bool]("task_acks_on_failure_or_timeout")
+    acks_on_failure = FromSetting[bool | None]("task_acks_on_failure")
+    acks_on_timeout = FromSetting[bool | None]("task_acks_on_timeout")
+    reject_on_worker_lost = FromSetting[bool]("task_reject_on_worker_lost")
+    retry_on_worker_lost = FromSetting[bool]("task_retry_on_worker_lost")
+    priority = FromSetting[int | None]("task_default_priority")
+    throws: Sequence[type[BaseException]] = ()
+    expires: float | datetime | None = None
+    resultrepr_maxsize: int = 1024
+    autoretry_for: Sequence[type[BaseException]] = ()
+    dont_autoretry_for: Sequence[type[BaseException]] = ()
+    retry_kwargs: ClassVar[dict[str, Any]] = {}
+    retry_backoff: bool | float = False
+    retry_backoff_max: float = 600
+    retry_jitter: bool = True
+    queue: str | None = None
+    exchange: str | None = None
+    exchange_type: str | None = None
+    routing_key: str | None = None
+    delivery_mode: int | str | None = None
+    pydantic: bool = False
+    MaxRetriesExceededError = MaxRetriesExceededError
+    OperationalError = OperationalError
+
+    _app: Celeriac | None = None
+    _bind: bool = False
+    #: Whether the class overrides `shadow_name`: a call less for all that do not.
+    has_shadow_name: bool = False
+    _checker: Callable[..., None] | None = None
+    __wrapped__: Callable[..., Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.has_shadow_name = cls.shadow_name is not Task.shadow_name
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The body of the task. `@app.task` puts the function here; class-based tasks define it."""
+        raise TypeError(f"task class {type(self).__name__} defines no method 'run'")
+
+    @property
+    def app(self) -> Celeriac:
+        """The app it belongs to; the current one for a task of none."""
+        return self._app if self._app is not None else cast("Celeriac", get_current_app())
+
+    @app.setter
+    def app(self, app: Celeriac) -> None:
+        self._app = app
+
+    @classmethod
+    def on_bound(cls, app: Celeriac) -> None:
+        """Called when the task is bound to an app."""
+
+    @property
+    def request(self) -> Context:
+        """What is known about its present execution."""
+        context = running.get()
+        if context is not None and context.task in (self.name, None):
+            return context
+        return Context()
+
+    @property
+    def backend(self) -> Any:
+        """The result store."""
+        return self.app.backend
+
+    # calling
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it here, as a plain function."""
+        context = running.get()
+        if context is not None and context.owner is self and not context.called_directly:
+            context.owner = None  # a worker runs it through an overridden __call__: keep its context
+            return cast(R, self.run(*args, **kwargs))
+        token = running.set(Context(task=self.name, args=list(args), kwargs=kwargs))
+        try:
+            return cast(R, self.run(*args, **kwargs))
+        finally:
+            running.reset(token)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Send it to be run by a worker.
+
+        Returns:
+            The result to come.
+
+        Raises:
+            TypeError: The arguments do not fit the function.
+            EncodeError: An argument can't be serialized; the message names it.
+            OperationalError: The broker can't be reached.
+
+        Example:
+            >>> add.delay(2, 3).get()
+            5
+        """
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Send it with options (Celery's documented calling options: `countdown`, `eta`, `queue`, `priority`, …).
+
+        Raises:
+            TypeError: The arguments do not fit the function.
+            ValueError: The soft time limit is above the hard one.
+            EncodeError: An argument can't be serialized; the message names it.
+            OperationalError: The broker can't be reached within `publish_timeout`.
+        """
+        app = self.app
+        if self.typing:
+            self.check_arguments(args, kwargs)
+        if app.conf.task_always_eager:
+            return self._apply_eagerly(args, kwargs, task_id, link, link_error, shadow, options)
+        message, result = app.prepare(self.name, args, kwargs, task_id, link, link_error, shadow, self, options)
+        app.publish((message,), options)
+        return result
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """`delay` for coroutines: calls that are made at the same time travel together."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(
+        self, args: Sequence[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[R]:
+        """`apply_async` for coroutines."""
+        if self.typing:
+            self.check_arguments(args, kwargs)
+        return cast(AsyncResult[R], await self.app.asend_task(self.name, args, kwargs, task_type=self, **options))
+
+    def check_arguments(self, args: Any, kwargs: Any) -> None:
+        """Raise TypeError if the arguments do not fit the function."""
+        if (args is not None and not isinstance(args, (list, tuple))) or not isinstance(kwargs, (dict, type(None))):
+            raise TypeError(f"task args must be a list or tuple and kwargs a mapping, not {args!r} and {kwargs!r}")
+        checker = self._checker
+        if checker is None:
+            checker = self._checker = argument_checker(getattr(self, "__wrapped__", self.run), bound=self._bind)
+        checker(*(args or ()), **(kwargs or {}))
+
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        link: Any = None,
+        link_error: Any = None,
+        task_id: str | None = None,
+        retries: int | None = None,
+        throw: bool | None = None,
+        logfile: str | None = None,
+        loglevel: int | None = None,
+        headers: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> EagerResult[R]:
+        """Run it here as a worker would, through serialization and all; retries and callbacks run here too.
+
+        Args:
+            throw: Raise the task's error instead of returning a failed result (default: `task_eager_propagates`).
+        """
+        options.update(headers=headers, retries=retries or 0)
+        return cast(EagerResult[R], self.app.run_eagerly(self, args, kwargs, task_id, link, link_error, throw, options))
+
+    def _apply_eagerly(
+        self, args: Any, kwargs: Any, task_id: Any, link: Any, link_error: Any, shadow: Any, options: dict[str, Any]
+    ) -> AsyncResult[R]:
+        return self.apply(args, kwargs, link, link_error, task_id, shadow=shadow, **options)
+
+    # signatures
+
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature:
+        """A signature of this task: `t.signature((2, 2), countdown=10)`."""
+        starkwargs.setdefault("app", self._app)
+        return Signature(self.name, args, *starargs, **starkwargs)
+
+    subtask = signature
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """`signature` from star arguments."""
+        return Signature(self.name, args, kwargs, app=self._app)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """`s` that ignores further arguments."""
+        return Signature(self.name, args, kwargs, immutable=True, app=self._app)
+
+    # inside a running task
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Run this execution again later.
+
+        Args:
+            exc: The reason; raised when there are no retries left.
+            throw: Raise `Retry`, so that nothing after this call runs; False returns it.
+            countdown: Seconds until then (default: `default_retry_delay`); or `eta`, a moment.
+            max_retries: Limit for this time (default: the task's).
+
+        Raises:
+            Retry: Always, unless `throw` is False.
+            MaxRetriesExceededError: No retries are left and there is no `exc`.
+        """
+        retry, error = retry_options(self, self.request, args, kwargs, exc, eta, countdown, max_retries, options)
+        if error is not None:
+            raise error
+        if throw:
+            raise retry
+        return retry
+
+    def autoretry(self, exc: Exception) -> BaseException:
+        """What an exception of the task becomes under `autoretry_for`: a Retry, or the final error."""
+        if isinstance(exc, (Ignore, Retry)) or isinstance(exc, tuple(self.dont_autoretry_for)):
+            return exc
+        if not isinstance(exc, tuple(self.autoretry_for)):
+            return exc
+        options = dict(self.retry_kwargs)
+        if self.retry_backoff:
+            options["countdown"] = next_delay(
+                self.request.retries, self.retry_backoff, self.retry_backoff_max, jitter=self.retry_jitter
+            )
+        try:
+            return self.retry(exc=exc, throw=False, **options)
+        except BaseException as final:  # retry() says by raising that this is the end
+            return final
+
+    def update_state(
+        self, task_id: str | None = None, state: str | None = None, meta: Any = None, **kwargs: Any
+    ) -> None:
+        """Store a custom state (`PROGRESS`, …) with `meta`; seen as `result.state` and `result.info`."""
+        context = self.request
+        self.app.store_state(context, task_id or context.id, state, meta)
+
+    def signature_from_request(
+        self, request: Context | None = None, args: Any = None, kwargs: Any = None, queue: str | None = None, **extra: Any
+    ) -> Signature:
+        """A signature that repeats the present execution."""
+        context = request or self.request
+        args = context.args if args is None else args
+        kwargs = context.kwargs if kwargs is None else kwargs
+        options = {**_options_of(context), **({"queue": queue} if queue else {}), **extra}
+        return self.signature(args, kwargs, **options)
+
+    def add_trail(self, result: Any) -> Any:
+        """Record a result as a child of the present execution."""
+        context = running.get()
+        if self.trail and context is not None:
+            context.children = [*(context.children or ()), result]
+        return result
+
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[R]:  # noqa: N802 -- Celery's documented name
+        """The result of this id."""
+        return AsyncResult(task_id, app=self.app, **kwargs)
+
+    def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str | None:
+        """Override to show another name in logs and monitors."""
+        return None
+
+    # handlers
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Override: called before `run`."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Override: called after success."""
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Override: called after failure."""
+
+    def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Override: called when the task will be retried."""
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Override: called last, after success or failure."""
+
+    def __repr__(self) -> str:
+        return f"<@task: {self.name} of {self.app.main or '__main__'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _task_by_name, (self.name,)
+
+
+def _task_by_name(name: str) -> Any:
+    return get_current_app().tasks[name]
+
+
+_REQUEST_OPTIONS = (
+    ("task_id", "id"), ("link", "callbacks"), ("link_error", "errbacks"), ("chord", "chord"), ("chain", "chain"),
+    ("group_id", "group"), ("group_index", "group_index"), ("root_id", "root_id"), ("reply_to", "reply_to"),
+    ("shadow", "shadow"), ("headers", "headers"), ("expires", "expires"), ("retries", "retries"),
+    ("ignore_result", "ignore_result"), ("replaced_task_nesting", "replaced_task_nesting"),
+    ("argsrepr", "argsrepr"), ("kwargsrepr", "kwargsrepr"),
+)  # fmt: skip
+
+
+def _options_of(context: Context) -> dict[str, Any]:
+    """The options of `apply_async` that would give this execution again."""
+    options = {option: value for option, name in _REQUEST_OPTIONS if (value := getattr(context, name)) is not None}
+    options["time_limit"], options["soft_time_limit"] = context.time_limit, context.soft_time_limit
+    info = context.delivery_info or {}
+    if info.get("exchange"):
+        options.update(exchange=info["exchange"], routing_key=info.get("routing_key"))
+    elif info.get("routing_key"):
+        options["queue"] = info["routing_key"]
+    if info.get("priority") is not None:
+        options["priority"] = info["priority"]
+    return options

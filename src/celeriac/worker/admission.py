@@ -1,0 +1,111 @@
+"""What to do with a message that has just come: one pure function, no effects.
+
+Intake calls `admit` for each delivery and carries out what it says.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Container
+from datetime import tzinfo
+from typing import Any
+
+import msgspec
+
+from celeriac import states
+from celeriac.errors import InvalidTaskError
+from celeriac.message import Action, Delivery
+from celeriac.outcome import RUN, Verdict
+from celeriac.results.base import Record
+from celeriac.wire.messages import parse_moment
+
+__all__ = ["Admission", "Decision", "Rules", "admit"]
+
+#: A message that was leased this many times the allowed starts is poison, although no start was ever recorded.
+LEASES_PER_START = 20
+
+
+class Decision(enum.Enum):
+    """What becomes of a delivery."""
+
+    RUN = "run"  #: to a runner, with `verdict`
+    DEFER = "defer"  #: back, until `until`
+    DEAD = "dead"  #: to the dead letters, with `reason`
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """The decision about one delivery."""
+
+    decision: Decision = Decision.RUN
+    verdict: Verdict = RUN
+    until: float | None = None
+    charged: bool = False
+    reason: str = ""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What the decision depends on besides the delivery.
+
+    Attributes:
+        known: Names of registered tasks.
+        unknown_delay: Seconds after which an unknown task is tried again.
+        timezone: Of moments in headers that have none.
+    """
+
+    known: Any
+    max_deliveries: int
+    unknown_delay: float
+    timezone: tzinfo
+
+
+_RUN = Admission()
+
+
+def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = None) -> Admission:
+    """What to do with `delivery` at `now` (seconds since 1970).
+
+    Args:
+        stored: The record that the result store holds of a redelivered task, if any.
+    """
+    message = delivery.message
+    headers = message.headers
+    if message.defect:
+        return Admission(Decision.DEAD, reason=f"malformed message: {message.defect}")
+    if not message.id or not isinstance(headers, dict):
+        return Admission(Decision.DEAD, reason="malformed message: it has no task id")
+    if delivery.starts >= rules.max_deliveries or delivery.deliveries > rules.max_deliveries * LEASES_PER_START:
+        return _poisoned(delivery)
+    if stored is not None and stored.is_ready and delivery.redelivered:
+        return Admission(verdict=Verdict("STORED"))
+    try:
+        expires, eta = headers.get("expires"), headers.get("eta")
+        if expires is not None and (moment := parse_moment(expires, rules.timezone)) is not None and moment <= now:
+            return Admission(verdict=Verdict(states.REVOKED, "TaskRevokedError", ["expired"]))
+        if eta is not None and (moment := parse_moment(eta, rules.timezone)) is not None and moment > now:
+            return Admission(Decision.DEFER, until=moment)
+    except InvalidTaskError as exc:
+        return Admission(Decision.DEAD, reason=f"malformed message: {exc}")
+    if message.task and message.task not in _as_container(rules.known):
+        return _unknown(delivery, rules, now)
+    return _RUN
+
+
+def _as_container(known: Any) -> Container[str]:
+    container: Container[str] = known
+    return container
+
+
+def _poisoned(delivery: Delivery) -> Admission:
+    count = max(delivery.starts, 1)
+    reason = f"poisonous: its worker or runner died in {count} of {delivery.deliveries} deliveries"
+    verdict = Verdict(states.FAILURE, "WorkerLostError", [reason], Action.DEAD_LETTER.value, reason)
+    return Admission(verdict=verdict)
+
+
+def _unknown(delivery: Delivery, rules: Rules, now: float) -> Admission:
+    """In a rolling deploy another worker may know the task: give it back until its tries are used up."""
+    name = delivery.message.task
+    if delivery.starts + 1 < rules.max_deliveries:
+        return Admission(Decision.DEFER, until=now + rules.unknown_delay, charged=True, reason=f"unknown task {name!r}")
+    reason = f"unknown task {name!r}: no worker that took it has it registered"
+    return Admission(verdict=Verdict(states.FAILURE, "NotRegistered", [name], Action.DEAD_LETTER.value, reason))

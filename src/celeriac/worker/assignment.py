@@ -1,0 +1,53 @@
+"""A delivery on its way through this worker: from admission until its outcome is handed to the committer."""
+
+from __future__ import annotations
+
+from celeriac.message import Delivery
+from celeriac.outcome import RUN, Verdict
+
+__all__ = ["Assignment"]
+
+
+class Assignment:
+    """One delivery and what the supervisor knows of its execution.
+
+    Attributes:
+        verdict: RUN, or the end that is decided already.
+        hard, soft: Time limits in seconds, or None.
+        is_acked: Settled before it started (early ack).
+        serial: Number of its frame in its slot; 0 while it waits.
+        is_marked: Whether its start is recorded at the broker.
+    """
+
+    __slots__ = ("delivery", "hard", "is_acked", "is_late", "is_marked", "is_soft_limited", "may_requeue", "serial", "soft", "verdict")  # fmt: skip
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        verdict: Verdict = RUN,
+        hard: float | None = None,
+        soft: float | None = None,
+        *,
+        is_late: bool = True,
+        may_requeue: bool = True,
+    ) -> None:
+        self.delivery = delivery
+        self.verdict = verdict
+        self.hard = hard
+        self.soft = soft
+        self.is_late = is_late
+        self.may_requeue = may_requeue
+        self.is_acked = False
+        self.serial = 0
+        self.is_marked = False
+        self.is_soft_limited = False
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.delivery.message.task
+
+    @property
+    def id(self) -> str:
+        """Task id."""
+        return self.delivery.message.id

@@ -1,0 +1,179 @@
+"""Commits outcomes, in one place and one order: store the record, publish the continuations, settle the delivery.
+
+One thread takes whatever has gathered and commits it as one batch, so nothing waits to fill a batch and nothing is
+committed alone under load. While the store or the broker is down, what is here is kept and tried again; nothing is
+settled before it is stored. Where the broker can write to the store, all three are one atomic step.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from celeriac.errors import CeleriacError, OperationalError
+from celeriac.faultpoint import faultpoint
+from celeriac.log import get_logger
+from celeriac.message import Action, Delivery, Message, Settlement
+from celeriac.results.base import Record, ResultStore
+from celeriac.timing import backoff
+from celeriac.transport.base import Commit, Transport
+from celeriac.worker.leases import Leases
+
+__all__ = ["Committer", "Entry"]
+
+logger = get_logger("celeriac.worker.committer")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One thing to commit. Without `settlement`: a state of a running task, or the outcome of one acked early.
+
+    Attributes:
+        more_records: Records of other tasks, stored first.
+        on_done: Called in the event loop once it is committed.
+    """
+
+    settlement: Settlement | None = None
+    record: Record | None = None
+    messages: Sequence[Message] = ()
+    more_records: Sequence[Record] = ()
+    on_done: Callable[[], None] | None = None
+
+
+class Committer:
+    """The thread that commits.
+
+    Args:
+        store: None when results are disabled.
+        on_committed: Called, from the thread, with entries that are done and the deliveries that were refused because
+            their lease is lost.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        store: ResultStore | None,
+        leases: Leases,
+        on_committed: Callable[[list[Entry], list[Delivery]], None],
+    ) -> None:
+        self._transport = transport
+        self._store = store
+        self._leases = leases
+        self._on_committed = on_committed
+        self._is_atomic = store is not None and transport.commits_with(store)
+        self._condition = threading.Condition()
+        self._pending: list[Entry] = []
+        self._in_hand = 0
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="celeriac-committer", daemon=True)
+
+    def start(self) -> None:
+        """Start committing."""
+        self._thread.start()
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Commit these, in this order. May be called from any thread."""
+        with self._condition:
+            self._pending.extend(entries)
+            self._condition.notify()
+
+    @property
+    def backlog(self) -> int:
+        """How many entries are not yet committed."""
+        return len(self._pending) + self._in_hand
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until everything is committed and stop; False if that takes longer than `timeout` seconds."""
+        with self._condition:
+            self._is_stopping = True
+            self._condition.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._pending:
+                    if self._is_stopping:
+                        return
+                    self._condition.wait()
+                batch, self._pending = self._pending, []
+                self._in_hand = len(batch)
+            refused = self._commit_until_done(batch)
+            self._in_hand = 0
+            self._leases.discard([entry.settlement.delivery for entry in batch if entry.settlement is not None])
+            self._on_committed(batch, refused)
+
+    def _commit_until_done(self, batch: list[Entry]) -> list[Delivery]:
+        attempt = 0
+        while True:
+            try:
+                return self._commit(batch)
+            except OperationalError as exc:
+                attempt += 1
+                pause = backoff(attempt)
+                logger.warning("%d outcome(s) can't be committed, trying again in %.1f s: %s", len(batch), pause, exc)
+                threading.Event().wait(pause)
+            except CeleriacError as exc:
+                if len(batch) == 1:
+                    return self._give_up(batch[0], exc)
+                refused: list[Delivery] = []  # one of them is bad: find it, commit the others
+                for entry in batch:
+                    refused += self._commit_until_done([entry])
+                return refused
+
+    def _give_up(self, entry: Entry, exc: CeleriacError) -> list[Delivery]:
+        """What can't be committed for a reason of its own is kept as a dead letter."""
+        if entry.settlement is None:
+            logger.error("state dropped: %s", exc)
+            return []
+        delivery = entry.settlement.delivery
+        logger.error("outcome of %s[%s] can't be committed: %s", delivery.message.task, delivery.message.id, exc)
+        dead = Settlement(delivery, Action.DEAD_LETTER, f"its outcome can't be committed: {exc}")
+        return self._commit_until_done([Entry(dead)])
+
+    def _commit(self, batch: list[Entry]) -> list[Delivery]:
+        early = [record for entry in batch for record in entry.more_records]
+        early += [entry.record for entry in batch if entry.settlement is None and entry.record is not None]
+        if early and self._store is not None:
+            self._store.store(early)
+        if self._is_atomic:
+            return self._commit_atomically(batch)
+        return self._commit_in_order(batch)
+
+    def _commit_atomically(self, batch: list[Entry]) -> list[Delivery]:
+        loose = [message for entry in batch if entry.settlement is None for message in entry.messages]
+        if loose:
+            self._transport.publish(loose)
+        commits = [
+            Commit(entry.settlement, entry.record, entry.messages) for entry in batch if entry.settlement is not None
+        ]
+        if not commits:
+            return []
+        faultpoint("before_commit")
+        refused = self._transport.commit(commits)
+        faultpoint("after_commit")
+        return refused
+
+    def _commit_in_order(self, batch: list[Entry]) -> list[Delivery]:
+        """Store → publish → settle, for stores that the broker can't write to."""
+        settling = [entry for entry in batch if entry.settlement is not None]
+        doubtful = [e.settlement.delivery for e in settling if e.settlement and self._leases.is_over(e.settlement.delivery)]
+        lost = self._transport.extend(doubtful, 30.0) if doubtful else []
+        lost_tokens = {delivery.token for delivery in lost}
+        batch = [e for e in batch if e.settlement is None or e.settlement.delivery.token not in lost_tokens]
+        records = [entry.record for entry in batch if entry.settlement is not None and entry.record is not None]
+        refused_ids = set(self._store.store(records)) if records and self._store is not None else set()
+        faultpoint("after_store")
+        messages = [
+            message for entry in batch for message in entry.messages if entry.record is None or entry.record.id not in refused_ids
+        ]
+        if messages:
+            self._transport.publish(messages)
+        faultpoint("before_ack")
+        settlements = [entry.settlement for entry in batch if entry.settlement is not None]
+        if settlements:
+            lost = lost + self._transport.settle(settlements)
+        return lost

@@ -1,0 +1,138 @@
+"""Fetches messages as far as the pool can use them, from a thread of its own.
+
+One round trip takes as many as are wanted. What comes is put under lease renewal, looked up in the result store where it
+was delivered before, and handed to the supervisor's event loop. While the broker is away it tries again, for ever.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from celeriac.errors import OperationalError
+from celeriac.faultpoint import faultpoint
+from celeriac.log import get_logger
+from celeriac.message import Action, Delivery, Settlement
+from celeriac.results.base import Record, ResultStore
+from celeriac.timing import backoff
+from celeriac.transport.base import Transport
+from celeriac.worker.leases import Leases
+
+__all__ = ["Intake"]
+
+logger = get_logger("celeriac.worker.intake")
+
+#: Seconds a fetch waits at the broker when there is nothing; it is interrupted when that must end.
+WAIT = 5.0
+#: Messages taken in one round trip at most.
+MAX_BATCH = 512
+
+
+class Intake:
+    """The thread that fetches.
+
+    Args:
+        store: Asked for outcomes of redelivered messages; None when results are disabled.
+        on_deliveries: Called, from the thread, with what came and what is stored of it.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        store: ResultStore | None,
+        leases: Leases,
+        queues: Sequence[str],
+        lease: float,
+        on_deliveries: Callable[[list[Delivery], dict[str, Record]], None],
+    ) -> None:
+        self._transport = transport
+        self._store = store
+        self._leases = leases
+        self.queues = list(queues)
+        self._lease = lease
+        self._on_deliveries = on_deliveries
+        self._condition = threading.Condition()
+        self._wanted = 0
+        self._is_stopping = False
+        self._is_fetching = False
+        self.is_connected = False
+        self._thread = threading.Thread(target=self._run, name="celeriac-intake", daemon=True)
+
+    def start(self) -> None:
+        """Start fetching."""
+        self._thread.start()
+
+    def want(self, number: int) -> None:
+        """How many messages may be fetched now. Called by the event loop."""
+        if number == self._wanted:
+            return
+        with self._condition:
+            self._wanted = number
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """Fetch no more. What a fetch under way still brings goes back."""
+        with self._condition:
+            self._is_stopping = True
+            self._condition.notify()
+        self._transport.interrupt()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the thread's end."""
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            with self._condition:
+                while self._wanted <= 0 and not self._is_stopping:
+                    self._condition.wait()
+                if self._is_stopping:
+                    return
+                number = min(self._wanted, MAX_BATCH)
+            try:
+                deliveries = self._transport.fetch(self.queues, number, WAIT, self._lease)
+                if failures:
+                    logger.warning("connected to %s again", self._transport.url)
+                failures, self.is_connected = 0, True
+                if deliveries:
+                    self._take(deliveries)
+            except OperationalError as exc:
+                failures += 1
+                self.is_connected = False
+                pause = backoff(failures)
+                logger.error("can't fetch from %s, trying again in %.1f s: %s", self._transport.url, pause, exc)  # noqa: TRY400
+                with self._condition:
+                    self._condition.wait_for(lambda: self._is_stopping, pause)
+
+    def _take(self, deliveries: list[Delivery]) -> None:
+        faultpoint("after_fetch")
+        self._leases.add(deliveries)
+        if self._is_stopping:
+            self._give_back(deliveries)
+            return
+        stored = self._stored(deliveries)
+        with self._condition:
+            self._wanted = max(0, self._wanted - len(deliveries))
+        self._on_deliveries(deliveries, stored)
+
+    def _give_back(self, deliveries: list[Delivery]) -> None:
+        self._transport.settle([Settlement(delivery, Action.REQUEUE) for delivery in deliveries])
+        self._leases.discard(deliveries)
+
+    def _stored(self, deliveries: list[Delivery]) -> dict[str, Record]:
+        """The stored records of what was delivered before. Waits for a store that is down: without its word a task that
+        has ended could run again, and no outcome could be stored anyway."""
+        ids = [delivery.message.id for delivery in deliveries if delivery.redelivered and delivery.message.id]
+        attempt = 0
+        while ids and self._store is not None and not self._is_stopping:
+            try:
+                return {record.id: record for record in self._store.get(ids) if record is not None}
+            except OperationalError as exc:
+                attempt += 1
+                logger.warning("the result store can't be read, trying again: %s", exc)
+                time.sleep(min(backoff(attempt), 1.0))
+        return {}

@@ -1,0 +1,312 @@
+"""The runners and what they are given: chooses a slot for each assignment, replaces runners that end.
+
+Runs in the supervisor's event loop. Assignments wait in `ready`; `dispatch` hands them out. A slot holds one task at a
+time, unless its tasks are so short that the pipe would be the cost: then its credit grows so that what waits in it is
+worth a few milliseconds (`depth`). Outcomes and crashes go to the owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from celeriac.log import get_logger
+from celeriac.outcome import Outcome
+from celeriac.results.base import Record
+from celeriac.timing import backoff
+from celeriac.worker.assignment import Assignment
+from celeriac.worker.nursery import Nursery
+from celeriac.worker.process import RunnerProcess, Slot
+
+__all__ = ["Pool", "PoolOwner", "depth"]
+
+logger = get_logger("celeriac.worker.pool")
+
+#: Seconds of work that may wait in a slot behind the task that runs.
+WORTH_WAITING = 0.004
+#: Frames a slot holds at most: more gives no more speed (60,000 a second with 64, 23,000 with 8).
+MAX_DEPTH = 64
+#: Weight of a new runtime in the moving average of its task.
+SMOOTHING = 0.1
+#: A runner that ends within this many seconds of its start, before any task, is not replaced at once.
+TOO_SOON = 1.0
+
+
+def depth(runtime: float | None) -> int:
+    """How many frames a slot may hold of a task with this usual runtime (seconds; None if it never ran)."""
+    if runtime is None or runtime > WORTH_WAITING / 2:
+        return 1
+    return max(1, min(MAX_DEPTH, int(WORTH_WAITING / max(runtime, 1e-5))))
+
+
+class PoolOwner(Protocol):
+    """Who is told what the pool does."""
+
+    def on_outcome(self, assignment: Assignment, outcome: Outcome) -> None:
+        """An execution has ended."""
+
+    def on_crash(self, assignment: Assignment, reason: str) -> None:
+        """The runner died while it ran this."""
+
+    def on_state(self, record: Record) -> None:
+        """A running task has set a state."""
+
+    def on_capacity(self) -> None:
+        """There may be room for more."""
+
+
+class Pool:
+    """Runner processes with slots."""
+
+    def __init__(self, nursery: Nursery, owner: PoolOwner, processes: int, slots: int, *, max_tasks: int | None = None) -> None:
+        self.ready: deque[Assignment] = deque()
+        self.processes: list[RunnerProcess] = []
+        self.size = processes
+        self.slots_per_process = slots
+        self.max_tasks = max_tasks
+        self.is_stopping = False
+        self.done = 0
+        self.crashes = 0
+        self._nursery = nursery
+        self._owner = owner
+        self._runtimes: dict[str, float] = {}
+        self._idle: deque[Slot] = deque()
+        self._numbers = 0
+        self._early_ends = 0
+        self._changed = asyncio.Event()
+        self._exits: dict[int, int] = {}
+        nursery.on_exit = self._on_exit
+
+    # size
+
+    def start(self) -> None:
+        """Start the runners."""
+        for _ in range(self.size):
+            self._spawn()
+
+    def _spawn(self) -> None:
+        self._numbers += 1
+        process = RunnerProcess(self._numbers, self.slots_per_process, self)
+        self.processes.append(process)
+        self._nursery.spawn(process)
+
+    def replace(self, process: RunnerProcess) -> None:
+        """Start another runner in the place of one that is to go."""
+        if not process.is_retiring:
+            process.retire()
+            self._drop_idle(process)
+            if not self.is_stopping:
+                self._spawn()
+
+    def _drop_idle(self, process: RunnerProcess) -> None:
+        self._idle = deque(slot for slot in self._idle if slot.process is not process)
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots."""
+        return self.size * self.slots_per_process
+
+    @property
+    def held(self) -> int:
+        """Assignments that runners hold."""
+        return sum(process.load for process in self.processes)
+
+    def wanted(self) -> int:
+        """How many more assignments it can use now: free slots, and enough ahead to keep short tasks flowing."""
+        if self.is_stopping:
+            return 0
+        free = sum(1 for process in self.processes if process.is_ready and not process.is_retiring for slot in process.slots if not slot.held)
+        # Fetched ahead is what the pool does in a moment; of long tasks nothing, so that other workers get them.
+        usual = sum(self._runtimes.values()) / len(self._runtimes) if self._runtimes else None
+        ahead = self.capacity * (2 * depth(usual) if depth(usual) > 1 else 0)
+        if depth(usual) == 1 and usual is not None and usual < 0.05:
+            ahead = self.capacity
+        return max(0, free + ahead - len(self.ready))
+
+    # work
+
+    def submit(self, assignments: Iterable[Assignment], *, first: bool = False) -> None:
+        """Take assignments; `first` puts them before those that wait."""
+        if first:
+            self.ready.extendleft(reversed(list(assignments)))
+        else:
+            self.ready.extend(assignments)
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Hand out what waits, as far as slots take it."""
+        ready, touched = self.ready, set()
+        while ready:
+            slot = self._choose(ready[0])
+            if slot is None:
+                break
+            process = slot.process
+            process.give(slot, ready.popleft())
+            touched.add(process)
+            if self.max_tasks is not None and process.assigned >= self.max_tasks:
+                self.replace(process)
+        for process in touched:
+            process.flush()
+
+    def _choose(self, assignment: Assignment) -> Slot | None:
+        while self._idle:
+            slot = self._idle.popleft()
+            if not slot.held and not slot.process.is_retiring and not slot.process.is_over:
+                return slot
+        allowed = depth(self._runtimes.get(assignment.task))
+        if allowed == 1:
+            return None
+        best, least = None, allowed
+        for process in self.processes:
+            if process.is_ready and not process.is_retiring and not process.is_over:
+                for slot in process.slots:
+                    if len(slot.held) < least:
+                        best, least = slot, len(slot.held)
+        return best
+
+    def take_back_waiting(self, slot: Slot) -> None:
+        """Give the frames that wait behind a long task to other slots."""
+        taken = slot.process.take_back(slot)
+        if taken:
+            self.submit(taken, first=True)
+
+    def release_all(self) -> list[Assignment]:
+        """What is not started, taken out of the pool: it is to go back to the broker."""
+        released = list(self.ready)
+        self.ready.clear()
+        for process in self.processes:
+            for slot in process.slots:
+                released += process.take_back(slot)
+        return released
+
+    # what processes tell
+
+    def on_ready(self, process: RunnerProcess) -> None:
+        """A runner can take tasks."""
+        if process.is_retiring:
+            process.retire()
+            return
+        self._idle.extend(process.slots)
+        self._changed.set()
+        self.dispatch()
+        self._owner.on_capacity()
+
+    def on_outcomes(self, ended: list[tuple[Slot, Assignment, Outcome]]) -> None:
+        """Executions have ended."""
+        self.done += len(ended)
+        for slot, assignment, outcome in ended:
+            if assignment.verdict.state == "":
+                known = self._runtimes.get(outcome.task)
+                runtime = outcome.runtime
+                self._runtimes[outcome.task] = runtime if known is None else known + SMOOTHING * (runtime - known)
+            if not slot.held and not slot.process.is_retiring:
+                self._idle.append(slot)
+            self._owner.on_outcome(assignment, outcome)
+        self._changed.set()
+        self.dispatch()
+        self._owner.on_capacity()
+
+    def on_state(self, record: Record) -> None:
+        """A running task has set a state."""
+        self._owner.on_state(record)
+
+    def on_skipped(self, assignment: Assignment) -> None:
+        """A frame was taken back just as it was to start."""
+        self.submit([assignment], first=True)
+
+    def _on_exit(self, pid: int, status: int) -> None:
+        for process in self.processes:
+            if process.pid == pid:
+                process.exit_status = status
+                return
+        self._exits[pid] = status
+
+    def on_process_end(self, process: RunnerProcess) -> None:
+        """A runner's socket has closed: wait a moment for its exit status, then see what it held."""
+        self._drop_idle(process)
+        asyncio.ensure_future(self._bury(process))  # noqa: RUF006 -- it ends by itself
+
+    async def _bury(self, process: RunnerProcess) -> None:
+        deadline = time.monotonic() + 0.25
+        while process.exit_status is None and time.monotonic() < deadline and process.load:
+            await asyncio.sleep(0.005)
+        if process.exit_status is None:
+            process.exit_status = self._exits.pop(process.pid, None)
+        if process in self.processes:
+            self.processes.remove(process)
+        running = {id(assignment) for slot in process.slots if (assignment := slot.running()[0]) is not None}
+        held = [assignment for slot in process.slots for assignment in slot.held]
+        was_expected = process.is_retiring
+        process.close()
+        text = f"runner {process.pid} died {process.end_text()}"
+        waiting = []
+        for assignment in held:
+            assignment.serial = 0
+            if id(assignment) in running and not process.reason.startswith("neighbour"):
+                self.crashes += 1
+                logger.error("%s while running %s[%s]", text, assignment.task, assignment.id)
+                self._owner.on_crash(assignment, text)
+            else:
+                waiting.append(assignment)
+        if not was_expected and not self.is_stopping:
+            if not held:
+                logger.error("%s", text)
+            self._respawn(process)
+        self._changed.set()
+        self.submit(waiting, first=True)
+
+    def _respawn(self, process: RunnerProcess) -> None:
+        if process.assigned or time.monotonic() - process.started_at > TOO_SOON:
+            self._early_ends = 0
+            self._spawn()
+        else:
+            self._early_ends += 1
+            asyncio.get_running_loop().call_later(backoff(self._early_ends, base=0.2), self._spawn_unless_stopping)
+
+    def _spawn_unless_stopping(self) -> None:
+        if not self.is_stopping:
+            self._spawn()
+
+    # end
+
+    async def wait_ready(self) -> None:
+        """Until a runner can take tasks."""
+        while not any(process.is_ready for process in self.processes):
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def wait_idle(self, timeout: float) -> bool:
+        """Until no runner holds anything; False if that takes longer than `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self.held:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except asyncio.TimeoutError:
+                return False
+        return True
+
+    def held_assignments(self) -> list[Assignment]:
+        """What runners hold, running or waiting."""
+        return [a for process in self.processes for slot in process.slots for a in slot.held]
+
+    def kill_all(self, reason: str) -> None:
+        """Kill every runner."""
+        self.is_stopping = True
+        for process in self.processes:
+            process.kill(reason)
+
+    def close(self) -> None:
+        """End every runner that still lives."""
+        self.is_stopping = True
+        for process in self.processes:
+            process.retire()
+            process.signal(9)
+            process.close()
+        self.processes.clear()

@@ -1,0 +1,272 @@
+"""One runner process as the supervisor sees it: its socket, its slots and what each of them holds.
+
+All methods run in the supervisor's event loop. A process tells its owner of outcomes, states, skipped frames and its end;
+it decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections import deque
+from typing import Any, Protocol
+
+from celeriac.outcome import Execution, Outcome
+from celeriac.results.base import Record
+from celeriac.runner.protocol import Cells, FrameReader, Kind, decode_frame, encode_frame, make_cells
+from celeriac.worker.assignment import Assignment
+
+__all__ = ["ProcessOwner", "RunnerProcess", "Slot"]
+
+
+class ProcessOwner(Protocol):
+    """Who is told what a process does."""
+
+    def on_ready(self, process: RunnerProcess) -> None:
+        """It can take tasks."""
+
+    def on_outcomes(self, ended: list[tuple[Slot, Assignment, Outcome]]) -> None:
+        """Executions have ended."""
+
+    def on_state(self, record: Record) -> None:
+        """A running task has set a state."""
+
+    def on_skipped(self, assignment: Assignment) -> None:
+        """A frame was taken back just as it was to start."""
+
+    def on_process_end(self, process: RunnerProcess) -> None:
+        """Its socket has closed."""
+
+
+class Slot:
+    """A place for one running task, with the frames that wait behind it."""
+
+    __slots__ = ("held", "index", "next_serial", "process")
+
+    def __init__(self, process: RunnerProcess, index: int) -> None:
+        self.process = process
+        self.index = index
+        self.held: deque[Assignment] = deque()
+        self.next_serial = 1
+
+    def running(self) -> tuple[Assignment | None, float]:
+        """The assignment that runs now, and its start (monotonic seconds)."""
+        serial, started = self.process.cells.running(self.index)
+        if serial and self.held:
+            for assignment in self.held:
+                if assignment.serial == serial:
+                    return assignment, started
+        return None, 0.0
+
+
+class RunnerProcess:
+    """A runner.
+
+    Args:
+        number: Its number in the pool, for node names of log files (%i).
+        slots: How many tasks it runs at the same time.
+    """
+
+    def __init__(self, number: int, slots: int, owner: ProcessOwner) -> None:
+        self.number = number
+        self.pid = 0
+        self.owner = owner
+        self.is_ready = False
+        self.is_retiring = False
+        self.is_over = False
+        self.kill_at: float | None = None
+        self.started_at = time.monotonic()
+        self.assigned = 0  # executions it was given in its life
+        self.reason = ""  # why we ended it, for crash reports
+        self.exit_status: int | None = None
+        self.slots = [Slot(self, index) for index in range(slots)]
+        self._reader = FrameReader()
+        self._outgoing: list[bytes] = []
+        self._unsent = b""
+        self._sock, self.runner_sock = socket.socketpair()
+        self._sock.setblocking(False)
+        self.cells_fd: int
+        self.cells: Cells
+        self.cells_fd, self.cells = make_cells(slots)
+        self.lifeline_read, self._lifeline = os.pipe()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+
+    def passed_on(self) -> None:
+        """The runner has its ends: close ours of them."""
+        self.runner_sock.close()
+        os.close(self.cells_fd)
+        os.close(self.lifeline_read)
+
+    @property
+    def load(self) -> int:
+        """How many assignments it holds."""
+        return sum(len(slot.held) for slot in self.slots)
+
+    # to the runner
+
+    def give(self, slot: Slot, assignment: Assignment) -> None:
+        """Put an execution into a slot; `flush` sends it."""
+        assignment.serial = slot.next_serial
+        slot.next_serial += 1
+        slot.held.append(assignment)
+        self.assigned += 1
+        delivery = assignment.delivery
+        execution = Execution(
+            assignment.serial, slot.index, delivery.message, delivery.queue, delivery.deliveries, assignment.verdict
+        )
+        self._outgoing.append(encode_frame(Kind.RUN, execution))
+
+    def flush(self) -> None:
+        """Send what was given."""
+        if not self._outgoing:
+            return
+        data = b"".join(self._outgoing) if not self._unsent else self._unsent + b"".join(self._outgoing)
+        self._outgoing.clear()
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        was_waiting = bool(self._unsent)
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it has died: its end is noticed by the reader
+            self._unsent = b""
+            return
+        self._unsent = data[sent:]
+        if self._unsent and not was_waiting:
+            self._loop.add_writer(self._sock.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        data, self._unsent = self._unsent, b""
+        self._loop.remove_writer(self._sock.fileno())
+        if data:
+            self._send(data)
+
+    def take_back(self, slot: Slot) -> list[Assignment]:
+        """Take back the frames of a slot that wait behind the one that runs."""
+        if len(slot.held) < 2:
+            return []
+        low = slot.held[1].serial
+        self.cells.recall(slot.index, low, slot.next_serial)
+        running, _ = self.cells.running(slot.index)
+        taken = [assignment for assignment in slot.held if assignment.serial >= low and assignment.serial > running]
+        for assignment in taken:
+            slot.held.remove(assignment)
+            assignment.serial = 0
+        self.assigned -= len(taken)
+        return taken
+
+    def limit_softly(self, slot: Slot, assignment: Assignment) -> None:
+        """Raise SoftTimeLimitExceeded in a running task."""
+        assignment.is_soft_limited = True
+        self.cells.limit_softly(slot.index, assignment.serial)
+        self.signal(signal.SIGXCPU)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process."""
+        if self.pid and not self.is_over:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self, reason: str = "") -> None:
+        """End it at once."""
+        self.reason = self.reason or reason
+        self.is_retiring = True
+        self.signal(signal.SIGKILL)
+
+    def retire(self) -> None:
+        """Let it end: it gets no more work, and goes when it has done what it holds."""
+        self.is_retiring = True
+        if not self.load:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+
+    # from the runner
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._sock.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._end()
+            return
+        ended: list[tuple[Slot, Assignment, Outcome]] = []
+        for kind, body in self._reader.feed(data):
+            value = decode_frame(kind, body)
+            if kind == Kind.OUTCOME:
+                assignment = self._pop(value.slot, value.serial)
+                if assignment is not None:
+                    ended.append((self.slots[value.slot], assignment, value))
+            elif kind == Kind.STATE:
+                self.owner.on_state(value[2])
+            elif kind == Kind.SKIPPED:
+                skipped = self._pop(*value)
+                if skipped is not None:
+                    self.owner.on_skipped(skipped)
+            elif kind == Kind.READY:
+                self.is_ready = True
+                self.pid = self.pid or value
+                self.owner.on_ready(self)
+        if ended:
+            self.owner.on_outcomes(ended)
+        if self.is_retiring and not self.load:
+            self.retire()
+
+    def _pop(self, index: int, serial: int) -> Assignment | None:
+        held = self.slots[index].held
+        if held and held[0].serial == serial:
+            return held.popleft()
+        for assignment in held:
+            if assignment.serial == serial:
+                held.remove(assignment)
+                return assignment
+        return None  # taken back, or settled by a hard limit
+
+    def _end(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._loop.remove_reader(self._sock.fileno())
+            if self._unsent:
+                self._loop.remove_writer(self._sock.fileno())
+            self.owner.on_process_end(self)
+
+    def close(self) -> None:
+        """Release what belongs to it. The runner, if it still lives, dies with the lifeline."""
+        if not self.is_over:
+            self.is_over = True
+            self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        os.close(self._lifeline)
+        self.cells.close()
+
+    def rss(self) -> int:
+        """Its resident memory in bytes; 0 if that can't be told."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:
+                return int(file.read().split()[1]) * _PAGE
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def end_text(self) -> str:
+        """How it ended, for people."""
+        if self.reason:
+            return self.reason
+        status: Any = self.exit_status
+        if status is None:
+            return "for an unknown reason"
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            return f"by signal {number} ({signal.Signals(number).name})"
+        return f"with exit code {os.waitstatus_to_exitcode(status)}"
+
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")

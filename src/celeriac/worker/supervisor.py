@@ -1,0 +1,396 @@
+"""The supervisor: one asyncio loop that never runs a task and never opens a body.
+
+It wires the components of a worker and carries deliveries between them: intake → admission → pool → committer. Blocking
+calls to broker and store happen in the threads of intake, leases, committer and presence; everything here runs in the
+loop. Read `start`, `_on_deliveries`, `on_outcome`, `on_crash`, in this order: that is the way of a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celeriac import states
+from celeriac.config import Settings
+from celeriac.errors import ImproperlyConfigured, WorkerLostError, near_match
+from celeriac.log import get_logger
+from celeriac.message import Action, Delivery, Settlement
+from celeriac.outcome import RUN, Outcome, Verdict
+from celeriac.results.base import Record, ResultStore
+from celeriac.results.open import open_store
+from celeriac.runner.protocol import Hello, TaskFacts
+from celeriac.timing import iso_now
+from celeriac.transport.base import Transport
+from celeriac.transport.open import open_transport
+from celeriac.wire.messages import timelimits
+from celeriac.wire.results import encode_result, exception_form
+from celeriac.worker.admission import Admission, Decision, Rules, admit
+from celeriac.worker.assignment import Assignment
+from celeriac.worker.banner import banner
+from celeriac.worker.committer import Committer, Entry
+from celeriac.worker.intake import Intake
+from celeriac.worker.leases import Leases
+from celeriac.worker.limits import TICK, Watch
+from celeriac.worker.nursery import Nursery
+from celeriac.worker.options import WorkerOptions, pool_shape
+from celeriac.worker.pool import Pool
+from celeriac.worker.presence import Presence
+from celeriac.zones import zone_of
+
+__all__ = ["Supervisor"]
+
+logger = get_logger("celeriac.worker")
+
+#: Outcomes that may wait to be committed before intake stops.
+MAX_BACKLOG = 5000
+_NO_FACTS = TaskFacts()
+
+
+class Supervisor:
+    """One worker.
+
+    Args:
+        options: How to run.
+        nursery: Where runners come from.
+        version: For the banner.
+        transport, store: Given by tests and embedding; opened from the settings otherwise.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        nursery: Nursery,
+        *,
+        version: str = "",
+        transport: Transport | None = None,
+        store: ResultStore | None = None,
+        on_banner: Callable[[str], None] | None = None,
+    ) -> None:
+        self.options = options
+        self.nursery = nursery
+        self.version = version
+        self.node = options.node
+        self.refused = 0  # outcomes whose lease was lost
+        self.conf: Settings
+        self.hello: Hello
+        self.transport = transport
+        self.store = store
+        self.pool: Pool
+        self.intake: Intake
+        self.committer: Committer
+        self.leases: Leases
+        self.watch: Watch
+        self.presence: Presence
+        self.queues: list[str] = []
+        self.is_stopping = False
+        self._on_banner = on_banner
+        self._rules: Rules
+        self._loop: asyncio.AbstractEventLoop
+        self._is_watching = False
+        self._lost: set[Any] = set()
+
+    # start
+
+    async def start(self) -> None:
+        """Start everything; returns when a runner can take tasks.
+
+        Raises:
+            AppImportError: The app can't be imported.
+            ImproperlyConfigured: A setting or option is wrong.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.hello = await self.nursery.start()
+        self.conf = conf = Settings.from_plain(self.hello.conf)
+        pool_name = self.options.pool or conf.worker_pool
+        name, processes, slots = pool_shape(
+            pool_name, self.options.concurrency or _number(conf.worker_concurrency), self.options.processes or conf.worker_processes
+        )
+        self.queues = self._choose_queues()
+        transport = self.transport = self.transport or open_transport(_first(conf.broker_read_url), conf.broker_transport_options)
+        if self.store is None and conf.result_backend not in (None, "disabled", "disabled://"):
+            self.store = open_store(_first(conf.result_backend), conf.result_backend_transport_options)
+        self._rules = Rules(
+            known=self.hello.tasks,
+            max_deliveries=conf.task_max_deliveries,
+            unknown_delay=conf.task_unknown_delay,
+            timezone=zone_of(conf),
+        )
+        self.leases = Leases(transport, conf.task_lease, self._from_thread(self._on_lost))
+        self.committer = Committer(transport, self.store, self.leases, self._from_thread(self._on_committed))
+        self.intake = Intake(
+            transport, self.store, self.leases, self.queues, conf.task_lease, self._from_thread(self._on_deliveries)
+        )
+        self.presence = Presence(transport, self.node)
+        self.pool = Pool(self.nursery, self, processes, slots, max_tasks=conf.worker_max_tasks_per_child)
+        hard_memory = conf.worker_hard_memory_per_child
+        self.watch = Watch(
+            self.pool, self._on_hard_limit, self._on_started, memory_limit=hard_memory * 1024 if hard_memory else None
+        )
+        if self._on_banner is not None:
+            store_url = self.store.url if self.store is not None else "disabled"
+            self._on_banner(
+                banner(
+                    self.hello, version=self.version, node=self.node, transport=transport.url, store=store_url,
+                    pool=name, processes=processes, slots=slots, queues=self.queues,
+                )
+            )  # fmt: skip
+        await asyncio.to_thread(self._prepare_broker)
+        self.leases.start()
+        self.committer.start()
+        self.presence.start()
+        self.pool.start()
+        self.intake.start()
+        await self.pool.wait_ready()
+        logger.info("%s ready.", self.node)
+
+    def _prepare_broker(self) -> None:
+        assert self.transport is not None  # noqa: S101 -- set by start
+        known = {queue.name: queue for queue in self.hello.queues}
+        self.transport.declare([known[name] for name in self.queues if name in known])
+        if self.options.purge:
+            for name in self.queues:
+                logger.warning("purged %d message(s) from %s", self.transport.purge(name), name)
+
+    def _choose_queues(self) -> list[str]:
+        known = [queue.name for queue in self.hello.queues]
+        chosen = list(self.options.queues) or known
+        if not self.conf.task_create_missing_queues:
+            for name in chosen:
+                if name not in known:
+                    raise ImproperlyConfigured(
+                        f"queue {name!r} is not in task_queues ({', '.join(known)}).{near_match(name, known)}"
+                    )
+        return [name for name in chosen if name not in self.options.exclude_queues]
+
+    def _from_thread(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """A function for other threads that calls `callback` in the loop."""
+
+        def call(*args: Any) -> None:
+            try:
+                self._loop.call_soon_threadsafe(callback, *args)
+            except RuntimeError:  # the loop is closed: we are leaving, leases will run out
+                pass
+
+        return call
+
+    # the way of a task
+
+    def _on_deliveries(self, deliveries: list[Delivery], stored: dict[str, Record]) -> None:
+        if self.is_stopping:
+            self.committer.add([Entry(Settlement(delivery, Action.REQUEUE)) for delivery in deliveries])
+            return
+        now = time.time()
+        admitted: list[Assignment] = []
+        for delivery in deliveries:
+            admission = admit(delivery, self._rules, now, stored.get(delivery.message.id))
+            if admission.decision is Decision.RUN:
+                assignment = self._assign(delivery, admission.verdict)
+                if assignment.is_late or assignment.verdict is not RUN:
+                    admitted.append(assignment)
+                else:
+                    self._ack_early(assignment)
+            else:
+                self._settle(delivery, admission)
+        self.pool.submit(admitted)
+        self.on_capacity()
+        self._watch_while_busy()
+
+    def _assign(self, delivery: Delivery, verdict: Verdict) -> Assignment:
+        facts = self.hello.tasks.get(delivery.message.task, _NO_FACTS)
+        hard, soft = timelimits(delivery.message.headers)
+        return Assignment(
+            delivery,
+            verdict,
+            hard if hard is not None else facts.time_limit,
+            soft if soft is not None else facts.soft_time_limit,
+            is_late=facts.acks_late,
+            may_requeue=facts.reject_on_worker_lost,
+        )
+
+    def _ack_early(self, assignment: Assignment) -> None:
+        """Acknowledge before the task starts, for tasks that must not run twice (`acks_late=False`)."""
+        assignment.is_acked = True
+
+        def start() -> None:
+            self.pool.submit([assignment])
+            self._watch_while_busy()
+
+        self.committer.add([Entry(Settlement(assignment.delivery), on_done=start)])
+
+    def _settle(self, delivery: Delivery, admission: Admission) -> None:
+        message = delivery.message
+        if admission.decision is Decision.DEFER:
+            if admission.reason:
+                logger.warning("%s: given back until later", admission.reason)
+            settlement = Settlement(delivery, Action.DEFER, admission.reason, admission.until, admission.charged)
+        else:
+            logger.error("message %s to the dead letters: %s", message.id or "without id", admission.reason)
+            settlement = Settlement(delivery, Action.DEAD_LETTER, admission.reason)
+        self.committer.add([Entry(settlement)])
+
+    def on_outcome(self, assignment: Assignment, outcome: Outcome) -> None:
+        """An execution has ended: commit its outcome."""
+        action = Action(outcome.action)
+        settlement = None
+        if not assignment.is_acked:
+            charged = action is Action.REQUEUE and not assignment.is_marked
+            settlement = Settlement(assignment.delivery, action, outcome.reason, outcome.until, charged)
+        self.committer.add([Entry(settlement, outcome.record, outcome.messages, outcome.more_records)])
+
+    def on_crash(self, assignment: Assignment, reason: str) -> None:
+        """The runner died while it ran this: once more, unless its starts are used up or it must not be repeated."""
+        if assignment.verdict is not RUN:
+            self._write_down(assignment, assignment.verdict)
+            return
+        starts = assignment.delivery.starts + 1
+        if assignment.is_acked or not assignment.may_requeue:
+            self._end_as(assignment, Verdict(states.FAILURE, "WorkerLostError", [reason]))
+        elif starts >= self._rules.max_deliveries:
+            text = f"poisonous: its runner died in each of {starts} starts; the last {reason}"
+            self._end_as(assignment, Verdict(states.FAILURE, "WorkerLostError", [text], Action.DEAD_LETTER.value, text))
+        else:
+            self.committer.add(
+                [Entry(Settlement(assignment.delivery, Action.REQUEUE, charged=not assignment.is_marked))]
+            )
+
+    def _end_as(self, assignment: Assignment, verdict: Verdict) -> None:
+        """Have a runner write down an end that is decided: it opens the body, so it knows who has to be told."""
+        assignment.verdict = verdict
+        assignment.hard = assignment.soft = None
+        self.pool.submit([assignment], first=True)
+
+    def _write_down(self, assignment: Assignment, verdict: Verdict) -> None:
+        """The same without a runner, when even that killed one: the record alone."""
+        error = WorkerLostError(*verdict.args)
+        content_type, encoding, body = encode_result(exception_form(error), "json")
+        message = assignment.delivery.message
+        record = Record(
+            id=message.id, state=states.FAILURE, result=body, content_type=content_type, content_encoding=encoding,
+            traceback=str(error), date_done=iso_now(),
+            fence=(message.headers.get("retries") or 0, assignment.delivery.deliveries),
+        )  # fmt: skip
+        settlement = Settlement(assignment.delivery, Action(verdict.action), verdict.reason)
+        self.committer.add([Entry(None if assignment.is_acked else settlement, record)])
+
+    def _on_hard_limit(self, assignment: Assignment) -> None:
+        logger.error("hard time limit (%ss) exceeded for %s[%s]", assignment.hard, assignment.task, assignment.id)
+        self._end_as(assignment, Verdict(states.FAILURE, "TimeLimitExceeded", [assignment.hard]))
+
+    def on_state(self, record: Record) -> None:
+        """A running task has set a state."""
+        self.committer.add([Entry(record=record)])
+
+    def _on_started(self, assignments: list[Assignment]) -> None:
+        deliveries = [a.delivery for a in assignments if not a.is_acked]
+        if deliveries and self.transport is not None:
+            self._loop.run_in_executor(None, self._charge, deliveries)
+
+    def _charge(self, deliveries: list[Delivery]) -> None:
+        assert self.transport is not None  # noqa: S101 -- set by start
+        try:
+            self.transport.mark_started(deliveries)
+        except Exception as exc:  # best effort: it only counts if the whole worker dies
+            logger.debug("starts not recorded: %s", exc)
+
+    def _on_committed(self, entries: list[Entry], refused: list[Delivery]) -> None:
+        if refused:
+            self.refused += len(refused)
+            for delivery in refused:
+                logger.warning(
+                    "outcome of %s[%s] refused: its lease was lost to another worker", delivery.message.task, delivery.message.id
+                )
+        for entry in entries:
+            if entry.on_done is not None:
+                entry.on_done()
+        self.on_capacity()
+
+    def _on_lost(self, deliveries: list[Delivery]) -> None:
+        tokens = {delivery.token for delivery in deliveries}
+        logger.warning("%d lease(s) lost to another worker", len(tokens))
+        waiting = [a for a in self.pool.ready if a.delivery.token in tokens]
+        for assignment in waiting:
+            self.pool.ready.remove(assignment)
+
+    def on_capacity(self) -> None:
+        """Tell intake how much the pool can use."""
+        self.intake.want(0 if self.is_stopping or self.committer.backlog > MAX_BACKLOG else self.pool.wanted())
+
+    def _watch_while_busy(self) -> None:
+        if not self._is_watching and (self.pool.held or self.pool.ready):
+            self._is_watching = True
+            self._loop.call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._is_watching = False
+        self.watch.tick()
+        self._recycle_by_memory()
+        self._watch_while_busy()
+
+    def _recycle_by_memory(self) -> None:
+        limit = self.conf.worker_max_memory_per_child
+        if limit:
+            for process in list(self.pool.processes):
+                if process.is_ready and not process.is_retiring and process.rss() > limit * 1024:
+                    logger.info("runner %d is over worker_max_memory_per_child: replaced after its task", process.pid)
+                    self.pool.replace(process)
+
+    # end
+
+    async def stop(self, grace: float) -> None:
+        """Warm: take nothing more, give back what has not started, let running tasks end within `grace` seconds."""
+        self._begin_stop()
+        await self.pool.wait_idle(grace)
+        await self._leave()
+
+    async def terminate(self) -> None:
+        """Cold: give everything back, then kill what runs."""
+        self._begin_stop()
+        await self._leave()
+
+    def _begin_stop(self) -> None:
+        if not self.is_stopping:
+            self.is_stopping = True
+            self.pool.is_stopping = True
+            self.intake.stop()
+            self.presence.stop()
+        self._give_back(self.pool.release_all())
+
+    def _give_back(self, assignments: list[Assignment]) -> None:
+        entries = []
+        for assignment in assignments:
+            if assignment.is_acked:
+                self._write_down(assignment, Verdict(states.FAILURE, "WorkerLostError", ["the worker was shut down"]))
+            elif assignment.verdict is not RUN:
+                self._write_down(assignment, assignment.verdict)
+            else:
+                entries.append(Entry(Settlement(assignment.delivery, Action.REQUEUE)))
+        self.committer.add(entries)
+
+    async def _leave(self) -> None:
+        """Give back what still runs, uncharged, and go. Never waits for a broker that is away: leases run out."""
+        interrupted = self.pool.held_assignments()
+        if interrupted:
+            logger.warning("%d running task(s) interrupted and given back", len(interrupted))
+            for process in self.pool.processes:
+                for slot in process.slots:
+                    slot.held.clear()
+            self._give_back(interrupted)
+        self.pool.kill_all("at shutdown")
+        await asyncio.to_thread(self.intake.join, 0.5)
+        drained = await asyncio.to_thread(self.committer.drain, 1.0)
+        if not drained:
+            logger.error("the broker or result store is away: %d outcome(s) left behind; their leases will run out", self.committer.backlog)
+        self.leases.stop()
+        self.pool.close()
+        self.nursery.stop()
+
+
+def _first(url: Any) -> str:
+    return str(url[0]) if isinstance(url, (list, tuple)) else str(url)
+
+
+def _number(value: Any) -> int | None:
+    """A concurrency setting as a number; "auto" and None mean the number of CPUs."""
+    return value if isinstance(value, int) else None
