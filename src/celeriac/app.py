@@ -22,7 +22,12 @@ from celeriac import current, eager, signals
 from celeriac.codec import accept_types
 from celeriac.config import Settings, load
 from celeriac.context import Context, running
-from celeriac.errors import AlwaysEagerIgnored, CeleriacError, DuplicateTaskNameWarning, ImproperlyConfigured, NotRegistered
+from celeriac.errors import (
+    AlwaysEagerIgnored,
+    CeleriacError,
+    DuplicateTaskNameWarning,
+    ImproperlyConfigured,
+)
 from celeriac.hooks import Signal
 from celeriac.loading import autodiscover, import_object
 from celeriac.message import Message
@@ -31,7 +36,7 @@ from celeriac.registry import TaskRegistry
 from celeriac.result import AsyncResult
 from celeriac.results.base import ResultStore
 from celeriac.results.open import open_store
-from celeriac.router import Router, as_queue, queues_from_setting
+from celeriac.router import Router, queues_from_setting
 from celeriac.routing import Exchange, Queue
 from celeriac.sending import prepare, publish
 from celeriac.signature import Signature, signature
@@ -171,7 +176,9 @@ class Celeriac:
         if not module:
             if silent:
                 return False
-            raise ImproperlyConfigured(f"The environment variable {variable_name!r} is not set, so no settings can be read from it.")
+            raise ImproperlyConfigured(
+                f"The environment variable {variable_name!r} is not set, so no settings can be read from it."
+            )
         self.config_from_object(module, silent=silent, force=force)
         return True
 
@@ -229,7 +236,9 @@ class Celeriac:
     @overload
     def task(self, fun: Callable[P, R], /, **options: Any) -> BaseTask[P, R]: ...
     @overload
-    def task(self, *, bind: Literal[True], **options: Any) -> Callable[[Callable[Concatenate[Any, P], R]], BaseTask[P, R]]: ...
+    def task(
+        self, *, bind: Literal[True], **options: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], BaseTask[P, R]]: ...
     @overload
     def task(self, *, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], BaseTask[P, R]]: ...
     def task(self, *args: Any, **options: Any) -> Any:
@@ -263,9 +272,16 @@ class Celeriac:
         known = self._tasks.get(name)
         if known is not None:
             original = getattr(known, "__wrapped__", None)
-            if original is not None and original.__qualname__ == fun.__qualname__ and original.__module__ == fun.__module__:
+            if (
+                original is not None
+                and original.__qualname__ == fun.__qualname__
+                and original.__module__ == fun.__module__
+            ):
                 return known
-            warnings.warn(DuplicateTaskNameWarning(f"two functions are registered as task {name!r}: pass name= to one of them"), stacklevel=4)
+            warnings.warn(
+                DuplicateTaskNameWarning(f"two functions are registered as task {name!r}: pass name= to one of them"),
+                stacklevel=4,
+            )
         run = fun
         if options.get("pydantic"):
             run = import_object("celeriac.modeling:wrap", "pydantic")(self, fun, name, bind, options)
@@ -278,7 +294,10 @@ class Celeriac:
             "run": run if bind else staticmethod(run),
             "_bind": bind,
             "typing": self.strict_typing,
-            **{key: staticmethod(value) if key in _HANDLERS and not _takes_self(value) else value for key, value in options.items()},
+            **{
+                key: staticmethod(value) if key in _HANDLERS and not _takes_self(value) else value
+                for key, value in options.items()
+            },
         }
         task = type(fun.__name__, (base,), body)()
         return self._register(filter(task) if filter else task)
@@ -307,9 +326,7 @@ class Celeriac:
             module = self.main
         return f"{module}.{name}" if module else name
 
-    def autodiscover_tasks(
-        self, packages: Any = None, related_name: str | None = "tasks", force: bool = False
-    ) -> None:
+    def autodiscover_tasks(self, packages: Any = None, related_name: str | None = "tasks", force: bool = False) -> None:
         """Import `<package>.<related_name>` of each package when a worker starts (or now, with `force`)."""
 
         def discover() -> None:

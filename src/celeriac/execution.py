@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac import errors, signals, states
 from celeriac.context import Context, running
 from celeriac.continuations import after_failure, after_success, retry_message
-from celeriac.errors import CeleriacError, DecodeError, Ignore, InvalidTaskError, NotRegistered, Reject, Retry
+from celeriac.errors import CeleriacError, DecodeError, Ignore, InvalidTaskError, Reject, Retry
 from celeriac.loading import import_object
 from celeriac.log import current_task_info, get_logger
 from celeriac.message import Action
@@ -230,10 +230,14 @@ def _after_exception(
         return Outcome(serial, slot, name, states.REJECTED, action=Action.REQUEUE.value)
     trace = _traceback(exc)
     if isinstance(exc, Reject):
-        outcome = _failure(environment, execution, context, task, exc, trace, Action.DEAD_LETTER, f"rejected: {exc.reason}")
+        outcome = _failure(
+            environment, execution, context, task, exc, trace, Action.DEAD_LETTER, f"rejected: {exc.reason}"
+        )
     else:
         action = _failure_action(task, exc)
-        outcome = _failure(environment, execution, context, task, exc, trace, action, f"{type(exc).__name__}: {exc}"[:500])
+        outcome = _failure(
+            environment, execution, context, task, exc, trace, action, f"{type(exc).__name__}: {exc}"[:500]
+        )
     _log_failure(task, context, exc, trace)
     return outcome
 

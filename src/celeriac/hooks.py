@@ -43,12 +43,18 @@ class Signal:
         return lambda fun: self._connect(fun, sender, weak, dispatch_uid)
 
     def _connect(self, fun: Any, sender: Any, weak: bool, dispatch_uid: Any) -> Any:
-        key = dispatch_uid if dispatch_uid is not None else (id(getattr(fun, "__func__", fun)), id(getattr(fun, "__self__", None)))
+        key = (
+            dispatch_uid
+            if dispatch_uid is not None
+            else (id(getattr(fun, "__func__", fun)), id(getattr(fun, "__self__", None)))
+        )
         if not any(entry[0] == key and entry[1] == sender for entry in self.receivers):
             self.receivers.append((key, sender, _reference(fun) if weak else lambda: fun))
         return fun
 
-    def disconnect(self, receiver: Any = None, sender: Any = None, weak: bool | None = None, dispatch_uid: Any = None) -> bool:
+    def disconnect(
+        self, receiver: Any = None, sender: Any = None, weak: bool | None = None, dispatch_uid: Any = None
+    ) -> bool:
         """Remove a receiver; returns whether it was there."""
         key = dispatch_uid
         if key is None:

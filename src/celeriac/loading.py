@@ -69,7 +69,9 @@ def find_app(name: str) -> Any:
         app = getattr(owner, last, None)
         if _is_app(app):
             return app
-        raise AppNotFound(f"App {name!r} not found: there is no module {module_name!r} on the path (looked from the current directory).")
+        raise AppNotFound(
+            f"App {name!r} not found: there is no module {module_name!r} on the path (looked from the current directory)."
+        )
     if attribute:
         return _attribute(module, attribute, name)
     app = _among(module)
@@ -80,7 +82,9 @@ def find_app(name: str) -> Any:
             inner = _import(f"{module_name}.{submodule}")
             app = _among(inner) if inner is not None else None
     if app is None:
-        raise AppNotFound(f"App {name!r} not found: tried {', '.join(tried)}; no attribute of {module_name!r} is a celeriac app.")
+        raise AppNotFound(
+            f"App {name!r} not found: tried {', '.join(tried)}; no attribute of {module_name!r} is a celeriac app."
+        )
     return app
 
 
@@ -88,7 +92,9 @@ def _attribute(module: ModuleType, path: str, name: str) -> Any:
     found: Any = module
     for part in path.split("."):
         if not hasattr(found, part):
-            raise AppNotFound(f"App {name!r} not found: {module.__name__!r} has no attribute {path!r}.{near_match(part, vars(module))}")
+            raise AppNotFound(
+                f"App {name!r} not found: {module.__name__!r} has no attribute {path!r}.{near_match(part, vars(module))}"
+            )
         found = getattr(found, part)
     if isinstance(found, ModuleType):
         inner = _among(found)

@@ -169,9 +169,7 @@ class AsyncResult(ResultBase, Generic[R]):
     def _decode(self, record: Record) -> Any:
         return decode_result(record, self.app.result_accept)
 
-    async def aget(
-        self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True
-    ) -> R:
+    async def aget(self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True) -> R:
         """`get` for coroutines."""
         if disable_sync_subtasks:
             assert_will_not_block()
@@ -360,9 +358,7 @@ class EagerResult(AsyncResult[R]):
 
     wait = get  # type: ignore[assignment]
 
-    async def aget(
-        self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True
-    ) -> R:
+    async def aget(self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True) -> R:
         """`get` for coroutines."""
         return self.get(timeout, propagate, disable_sync_subtasks)
 

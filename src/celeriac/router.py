@@ -104,7 +104,9 @@ class Router:
         create_missing: Whether a queue that is not among `queues` may be named.
     """
 
-    def __init__(self, queues: Mapping[str, Queue], routes: Any, default: Queue, *, create_missing: bool = True) -> None:
+    def __init__(
+        self, queues: Mapping[str, Queue], routes: Any, default: Queue, *, create_missing: bool = True
+    ) -> None:
         self.queues = dict(queues)
         self.default = default
         self.create_missing = create_missing
@@ -205,7 +207,9 @@ def _lookup(entry: Any) -> tuple[bool, _Lookup]:
 
 def _map_lookup(pairs: Sequence[tuple[Any, Any]]) -> _Lookup:
     exact = {pattern: route for pattern, route in pairs if isinstance(pattern, str)}
-    patterns = [(_pattern(pattern), route) for pattern, route in pairs if not isinstance(pattern, str) or "*" in pattern]
+    patterns = [
+        (_pattern(pattern), route) for pattern, route in pairs if not isinstance(pattern, str) or "*" in pattern
+    ]
 
     def look_up(name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any) -> Any:
         if name in exact:

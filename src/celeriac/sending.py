@@ -86,7 +86,8 @@ def prepare(
         queue=route.queue,
         exchange=route.exchange,
         routing_key=route.routing_key,
-        shadow=shadow or (task.shadow_name(args, kwargs, options) if task is not None and task.has_shadow_name else None),
+        shadow=shadow
+        or (task.shadow_name(args, kwargs, options) if task is not None and task.has_shadow_name else None),
         **fields,
     )
     conf = app.conf
@@ -118,7 +119,10 @@ def _fields(
     extra = {key: value for key, value in options.items() if key not in KNOWN_OPTIONS}
     if options.get("stamped_headers"):
         names = options["stamped_headers"]
-        fields["stamps"] = {**(options.get("stamps") or {}), **{name: extra.pop(name) for name in names if name in extra}}
+        fields["stamps"] = {
+            **(options.get("stamps") or {}),
+            **{name: extra.pop(name) for name in names if name in extra},
+        }
     if extra:
         fields["properties"] = extra
     return fields
@@ -174,7 +178,9 @@ def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, An
         _tell(signals.after_task_publish, messages)
 
 
-def _publish_again(app: Celeriac, messages: Sequence[Message], options: Mapping[str, Any], error: OperationalError) -> None:
+def _publish_again(
+    app: Celeriac, messages: Sequence[Message], options: Mapping[str, Any], error: OperationalError
+) -> None:
     conf = app.conf
     if not options.get("retry", conf.task_publish_retry):
         raise error

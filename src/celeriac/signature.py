@@ -157,7 +157,9 @@ class Signature(dict[str, Any]):
         args, kwargs, options = self.merge(args, kwargs, options)
         return await self.app.asend_task(self["task"], args, kwargs, **options)
 
-    def merge(self, args: Any, kwargs: Any, options: Any, force: bool = False) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+    def merge(
+        self, args: Any, kwargs: Any, options: Any, force: bool = False
+    ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
         """Arguments and options of a call with these added: args in front, kwargs and options win."""
         merged_options = {**self.options, **options} if options else dict(self.options)
         if self.immutable and not force:

@@ -318,7 +318,12 @@ class Task(Generic[P, R]):
         self.app.store_state(context, task_id or context.id, state, meta)
 
     def signature_from_request(
-        self, request: Context | None = None, args: Any = None, kwargs: Any = None, queue: str | None = None, **extra: Any
+        self,
+        request: Context | None = None,
+        args: Any = None,
+        kwargs: Any = None,
+        queue: str | None = None,
+        **extra: Any,
     ) -> Signature:
         """A signature that repeats the present execution."""
         context = request or self.request

@@ -7,6 +7,7 @@ of it with the store's `wait`, and answers in the asker's event loop.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import threading
 from typing import Any
 
@@ -48,7 +49,7 @@ class ResultWaiter:
             threading.Thread(target=self._run, name="celeriac-results", daemon=True).start()
         try:
             return await asyncio.wait_for(future, timeout)
-        except asyncio.TimeoutError:
+        except builtins.TimeoutError:
             raise TimeoutError(f"Task {id} has no result after {timeout} seconds.") from None
 
     def _run(self) -> None:

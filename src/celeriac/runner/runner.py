@@ -7,8 +7,8 @@ supervisor: the supervisor alone holds the other end of the `lifeline`, and the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import faulthandler
+import fcntl
 import os
 import random
 import signal
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["run_runner"]
 
 #: pool → its runner
-RUNNERS: dict[str, type[SerialRunner] | type[ThreadsRunner]] = {"prefork": SerialRunner, "solo": SerialRunner, "threads": ThreadsRunner}
+RUNNERS: dict[str, type[SerialRunner] | type[ThreadsRunner]] = {
+    "prefork": SerialRunner,
+    "solo": SerialRunner,
+    "threads": ThreadsRunner,
+}
 
 
 def run_runner(app: Celeriac, options: RunnerOptions, sock_fd: int, cells_fd: int, lifeline_fd: int) -> None:

@@ -108,7 +108,9 @@ class _SlotThread(threading.Thread):
         """Raise SoftTimeLimitExceeded in the task, if its limit has passed. Called by the main thread."""
         if self._in_user_code and self._cells.is_soft_limited(self._slot) and self.ident is not None:
             self._cells.limit_softly(self._slot, 0)  # once
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(SoftTimeLimitExceeded))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self.ident), ctypes.py_object(SoftTimeLimitExceeded)
+            )
 
     def _store_state(self, record: Record) -> None:
         self._channel.send(Kind.STATE, (self._slot, self._serial, record))

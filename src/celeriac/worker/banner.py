@@ -11,7 +11,16 @@ __all__ = ["banner"]
 
 
 def banner(
-    hello: Hello, *, version: str, node: str, transport: str, store: str, pool: str, processes: int, slots: int, queues: list[str]
+    hello: Hello,
+    *,
+    version: str,
+    node: str,
+    transport: str,
+    store: str,
+    pool: str,
+    processes: int,
+    slots: int,
+    queues: list[str],
 ) -> str:
     """The start banner as text."""
     shape = f"{processes} × {slots}" if slots > 1 else str(processes)

@@ -160,7 +160,9 @@ class Committer:
     def _commit_in_order(self, batch: list[Entry]) -> list[Delivery]:
         """Store → publish → settle, for stores that the broker can't write to."""
         settling = [entry for entry in batch if entry.settlement is not None]
-        doubtful = [e.settlement.delivery for e in settling if e.settlement and self._leases.is_over(e.settlement.delivery)]
+        doubtful = [
+            e.settlement.delivery for e in settling if e.settlement and self._leases.is_over(e.settlement.delivery)
+        ]
         lost = self._transport.extend(doubtful, 30.0) if doubtful else []
         lost_tokens = {delivery.token for delivery in lost}
         batch = [e for e in batch if e.settlement is None or e.settlement.delivery.token not in lost_tokens]
@@ -168,7 +170,10 @@ class Committer:
         refused_ids = set(self._store.store(records)) if records and self._store is not None else set()
         faultpoint("after_store")
         messages = [
-            message for entry in batch for message in entry.messages if entry.record is None or entry.record.id not in refused_ids
+            message
+            for entry in batch
+            for message in entry.messages
+            if entry.record is None or entry.record.id not in refused_ids
         ]
         if messages:
             self._transport.publish(messages)

@@ -104,7 +104,7 @@ class Intake:
                 failures += 1
                 self.is_connected = False
                 pause = backoff(failures)
-                logger.error("can't fetch from %s, trying again in %.1f s: %s", self._transport.url, pause, exc)  # noqa: TRY400
+                logger.error("can't fetch from %s, trying again in %.1f s: %s", self._transport.url, pause, exc)
                 with self._condition:
                     self._condition.wait_for(lambda: self._is_stopping, pause)
 
@@ -125,7 +125,8 @@ class Intake:
 
     def _stored(self, deliveries: list[Delivery]) -> dict[str, Record]:
         """The stored records of what was delivered before. Waits for a store that is down: without its word a task that
-        has ended could run again, and no outcome could be stored anyway."""
+        has ended could run again, and no outcome could be stored anyway.
+        """
         ids = [delivery.message.id for delivery in deliveries if delivery.redelivered and delivery.message.id]
         attempt = 0
         while ids and self._store is not None and not self._is_stopping:

@@ -156,7 +156,7 @@ class ZygoteNursery:
         try:
             await self.start()
         except AppImportError as exc:
-            logger.error("no new runners: %s", exc)  # noqa: TRY400 -- one line, the traceback is not ours
+            logger.error("no new runners: %s", exc)
             self._on_zygote_end()
             return
         for process in list(self._waiting.values()):

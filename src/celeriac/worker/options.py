@@ -55,7 +55,9 @@ def pool_shape(pool: str, concurrency: int | None, processes: int | None) -> tup
     """
     pool = _ALIASES.get(pool, pool)
     if pool not in POOLS:
-        raise ImproperlyConfigured(f"pool {pool!r} is unknown; allowed are {', '.join(POOLS)}.{near_match(pool, POOLS)}")
+        raise ImproperlyConfigured(
+            f"pool {pool!r} is unknown; allowed are {', '.join(POOLS)}.{near_match(pool, POOLS)}"
+        )
     concurrency = concurrency or os.cpu_count() or 1
     for name, value in (("concurrency", concurrency), ("processes", processes)):
         if value is not None and value < 1:

@@ -61,7 +61,9 @@ class PoolOwner(Protocol):
 class Pool:
     """Runner processes with slots."""
 
-    def __init__(self, nursery: Nursery, owner: PoolOwner, processes: int, slots: int, *, max_tasks: int | None = None) -> None:
+    def __init__(
+        self, nursery: Nursery, owner: PoolOwner, processes: int, slots: int, *, max_tasks: int | None = None
+    ) -> None:
         self.ready: deque[Assignment] = deque()
         self.processes: list[RunnerProcess] = []
         self.size = processes
@@ -118,7 +120,13 @@ class Pool:
         """How many more assignments it can use now: free slots, and enough ahead to keep short tasks flowing."""
         if self.is_stopping:
             return 0
-        free = sum(1 for process in self.processes if process.is_ready and not process.is_retiring for slot in process.slots if not slot.held)
+        free = sum(
+            1
+            for process in self.processes
+            if process.is_ready and not process.is_retiring
+            for slot in process.slots
+            if not slot.held
+        )
         # Fetched ahead is what the pool does in a moment; of long tasks nothing, so that other workers get them.
         usual = sum(self._runtimes.values()) / len(self._runtimes) if self._runtimes else None
         ahead = self.capacity * (2 * depth(usual) if depth(usual) > 1 else 0)
@@ -288,7 +296,7 @@ class Pool:
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), left)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 return False
         return True
 

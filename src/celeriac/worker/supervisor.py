@@ -105,10 +105,14 @@ class Supervisor:
         self.conf = conf = Settings.from_plain(self.hello.conf)
         pool_name = self.options.pool or conf.worker_pool
         name, processes, slots = pool_shape(
-            pool_name, self.options.concurrency or _number(conf.worker_concurrency), self.options.processes or conf.worker_processes
+            pool_name,
+            self.options.concurrency or _number(conf.worker_concurrency),
+            self.options.processes or conf.worker_processes,
         )
         self.queues = self._choose_queues()
-        transport = self.transport = self.transport or open_transport(_first(conf.broker_read_url), conf.broker_transport_options)
+        transport = self.transport = self.transport or open_transport(
+            _first(conf.broker_read_url), conf.broker_transport_options
+        )
         if self.store is None and conf.result_backend not in (None, "disabled", "disabled://"):
             self.store = open_store(_first(conf.result_backend), conf.result_backend_transport_options)
         self._rules = Rules(
@@ -299,7 +303,9 @@ class Supervisor:
             self.refused += len(refused)
             for delivery in refused:
                 logger.warning(
-                    "outcome of %s[%s] refused: its lease was lost to another worker", delivery.message.task, delivery.message.id
+                    "outcome of %s[%s] refused: its lease was lost to another worker",
+                    delivery.message.task,
+                    delivery.message.id,
                 )
         for entry in entries:
             if entry.on_done is not None:
@@ -381,7 +387,10 @@ class Supervisor:
         await asyncio.to_thread(self.intake.join, 0.5)
         drained = await asyncio.to_thread(self.committer.drain, 1.0)
         if not drained:
-            logger.error("the broker or result store is away: %d outcome(s) left behind; their leases will run out", self.committer.backlog)
+            logger.error(
+                "the broker or result store is away: %d outcome(s) left behind; their leases will run out",
+                self.committer.backlog,
+            )
         self.leases.stop()
         self.pool.close()
         self.nursery.stop()
