@@ -1,13 +1,9 @@
 """Flaky drivers in a process that the test did not start itself as Python: the switch is a file.
 
-The test makes a `FlakyControl` and puts its `env` into the worker's environment. The worker's app module registers the
-scheme at import, in the process that opens the drivers:
-
-    from celeriac.results import open as results_open
-    results_open.STORES["flaky"] = "tests.support.flaky_control:open_flaky_store"
-
-and uses URLs such as `flaky://sqlite:////tmp/x/results.db`: what follows `flaky://` is the real store's URL. At every
-call the file is read, and the call is recorded beside it.
+The test makes a `FlakyControl`, gives its `env` to the worker, and puts `flaky://` before the URL of a real broker or result
+store (`flaky://sqlite:////tmp/x/results.db`). The scheme is made known as any third party's is, by an entry point, so it
+works in the supervisor too, which does not import the app. At every call the control file is read, and the call recorded
+beside it.
 """
 
 from __future__ import annotations
@@ -39,12 +35,12 @@ class _Order(msgspec.Struct, frozen=True):
 
 
 class FlakyControl:
-    """The test's end: switches faults on and off for all processes that have `env`."""
+    """The test's end: switches faults on and off for all processes that have `env`. Keeps its files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "flaky.json"
         self._calls = Ledger(_calls_path(self._file))
-        self.env = {CONTROL_VARIABLE: str(self._file)}
+        self.env = {CONTROL_VARIABLE: str(self._file), "PYTHONPATH": str(_install_entry_points(folder / "flaky"))}
 
     def fail(self, *verbs: str, error: str = "the test lets this call fail") -> None:
         """Let calls fail until healed."""
@@ -95,6 +91,18 @@ def open_flaky_store(url: str, options: Mapping[str, Any]) -> FlakyStore:
 def open_flaky_transport(url: str, options: Mapping[str, Any]) -> FlakyTransport:
     """Factory for the scheme `flaky` of transports."""
     return FlakyTransport(open_transport(_inner(url), dict(options)), _gate())
+
+
+def _install_entry_points(folder: Path) -> Path:
+    """Make `folder` a place on the import path where a distribution offers the scheme `flaky`; returns it."""
+    distribution = folder / "celeriac_flaky-1.0.dist-info"
+    distribution.mkdir(parents=True)
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: celeriac-flaky\nVersion: 1.0\n")
+    (distribution / "entry_points.txt").write_text(
+        f"[celeriac.results]\nflaky = {__name__}:open_flaky_store\n"
+        f"[celeriac.transports]\nflaky = {__name__}:open_flaky_transport\n"
+    )
+    return folder
 
 
 def _inner(url: str) -> str:

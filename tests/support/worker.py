@@ -34,7 +34,7 @@ class WorkerProcess:
         app: Module of the app, as for `-A`; importable from `cwd`.
         arguments: Further arguments of the worker, such as "-c", "2".
         cwd: Where it runs.
-        env: Added to this process's environment.
+        env: Added to this process's environment; PYTHONPATH is added to what the worker needs.
         command: The whole command instead, for tests of other commands.
     """
 
@@ -110,10 +110,11 @@ class WorkerProcess:
         return sorted(fact.pid for fact in processes.members(self.pid))
 
     def runner_pids(self) -> list[int]:
-        """Pids of the runners: the grandchildren of the supervisor, since the zygote forks them."""
+        """Pids of the runners: children of the zygote, or orphans of one that has died."""
         members = processes.members(self.pid)
-        children = {fact.pid for fact in members if fact.parent == self.pid}
-        return sorted(fact.pid for fact in members if fact.parent in children)
+        zygotes = {fact.pid for fact in members if fact.parent == self.pid}
+        adopted = {fact.parent for fact in members} - {fact.pid for fact in members}
+        return sorted(fact.pid for fact in members if fact.parent in zygotes | adopted and fact.pid != self.pid)
 
     def wait_runners(self, count: int, timeout: float = 30.0) -> list[int]:
         """Wait until there are exactly so many runners; returns their pids."""
@@ -185,10 +186,16 @@ class WorkerProcess:
 
 
 def _environment(cwd: str | os.PathLike[str], added: Mapping[str, str]) -> dict[str, str]:
-    path = [os.fspath(cwd), str(_ROOT / "src"), str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    path = [
+        os.fspath(cwd),
+        str(_ROOT / "src"),
+        str(_ROOT),
+        added.get("PYTHONPATH", ""),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONUNBUFFERED": "1",
         **added,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
     }

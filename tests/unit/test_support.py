@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -378,6 +379,28 @@ def test_flaky_drivers_are_switched_by_a_file(tmp_path: Path, monkeypatch: pytes
     assert control.calls() == ["store", "store!", "forget!", "get"]
 
 
+def test_flaky_drivers_are_found_by_url_in_another_process(
+    tmp_path: Path, worker_process: Callable[..., WorkerProcess]
+) -> None:
+    script = """
+from celeriac.errors import OperationalError
+from celeriac.results.open import open_store
+from celeriac.transport.open import open_transport
+store = open_store("flaky://memory://test-support", {})
+print(open_transport("flaky://memory://test-support", {}).size("q").ready, "ready")
+try:
+    store.get(["1"])
+except OperationalError as exc:
+    print("failed:", exc)
+"""
+    control = FlakyControl(tmp_path)
+    control.fail("get")
+    worker = worker_process(command=family(tmp_path, script), env=control.env)
+    worker.wait_output("^failed: get: the test lets this call fail$")
+    assert "0 ready" in worker.output
+    assert control.calls() == ["size", "get!"]
+
+
 # Ledger and eventually
 
 
@@ -525,10 +548,14 @@ def test_worker_process_stops_and_leaves_orphans_in_view(
 @pytest.mark.linux
 def test_worker_process_kill_reaches_one_or_all(tmp_path: Path, worker_process: Callable[..., WorkerProcess]) -> None:
     worker = worker_process(command=family(tmp_path))
-    worker.wait_runners(2)
+    runners = worker.wait_runners(2)
+    zygote = (set(worker.tree()) - {worker.pid, *runners}).pop()
+    os.kill(zygote, signal.SIGKILL)
+    eventually(lambda: zygote not in worker.tree())
+    assert worker.runner_pids() == runners
     worker.kill(signal.SIGKILL)
     assert worker.wait() == -signal.SIGKILL
-    assert len(worker.tree()) == 3
+    assert worker.tree() == runners
     worker.kill_tree(signal.SIGKILL)
     eventually(lambda: not worker.tree())
 
