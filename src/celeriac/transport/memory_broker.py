@@ -24,17 +24,8 @@ class Entry:
     """A message in the broker. It is ready, delayed or on lease (`token` is set and `lease_until` counts)."""
 
     __slots__ = (
-        "body",
-        "deliveries",
-        "due_at",
-        "head",
-        "lease_until",
-        "number",
-        "priority",
-        "queue",
-        "starts",
-        "token",
-    )
+        "body", "deliveries", "due_at", "head", "lease_until", "number", "priority", "queue", "starts", "token",
+    )  # fmt: skip
 
     def __init__(self, number: int, queue: str, priority: int, due_at: float, head: bytes, body: bytes) -> None:
         self.number = number
@@ -66,6 +57,7 @@ class Broker:
         self.subscriptions: list[MemorySubscription] = []
 
     def make_ready(self, entry: Entry) -> None:
+        """Let the next fetch have it."""
         entry.due_at = 0.0
         entry.lease_until = 0.0
         heapq.heappush(self.ready[entry.queue], (-entry.priority, entry.number))
@@ -99,6 +91,7 @@ class Broker:
                 self.make_ready(entry)  # its token stays good until somebody else claims it
 
     def pop(self, queue: str) -> Entry | None:
+        """Take the next ready entry of a queue."""
         heap = self.ready.get(queue)
         while heap:
             _, number = heapq.heappop(heap)
