@@ -176,7 +176,7 @@ def _run(environment: Environment, execution: Execution, context: Context, task:
         )
     runtime = time.monotonic() - started
     if outcome.state == states.SUCCESS and logger.isEnabledFor(20):
-        logger.info("Task %s[%s] succeeded in %.6fs", context.task, context.id, runtime)
+        logger.info("succeeded in %.6f s", runtime)
     return _with_runtime(outcome, runtime)
 
 
@@ -294,7 +294,7 @@ def _after_retry(environment: Environment, execution: Execution, context: Contex
     if signals.task_retry.receivers:
         signals.task_retry.send(sender=task, request=context, reason=cause, einfo=trace)
     _handle(task.on_retry, cause, context.id, context.args, context.kwargs, trace)
-    logger.info("Task %s[%s] retry: %s", context.task, context.id, retry)
+    logger.info("retry: %s", retry)
     return Outcome(execution.serial, execution.slot, context.task or "", states.RETRY, record, messages=[message])
 
 
@@ -365,14 +365,18 @@ def _handle(handler: Callable[..., Any], *args: Any) -> None:
 
 def _log_failure(task: Any, context: Context, exc: BaseException, trace: str) -> None:
     if isinstance(exc, tuple(task.throws)):
-        logger.info("Task %s[%s] raised expected: %r", context.task, context.id, exc)
+        logger.info("raised expected %s", saferepr(exc))
     else:
-        logger.error("Task %s[%s] raised unexpected: %s\n%s", context.task, context.id, saferepr(exc), trace)
+        logger.error("raised unexpected %s\n%s", saferepr(exc), trace)
 
 
 def _traceback(exc: BaseException) -> str:
+    """The traceback as text, without the frames of this module: users look for theirs."""
     try:
-        return "".join(tracebacks.format_exception(exc))
+        trace = exc.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        return "".join(tracebacks.format_exception(type(exc), exc, trace))
     except Exception:  # an exception whose text raises
         return f"{type(exc).__name__} (its text can't be shown)\n" + "".join(tracebacks.format_tb(exc.__traceback__))
 

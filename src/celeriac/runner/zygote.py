@@ -42,6 +42,7 @@ def load_app(options: ZygoteOptions) -> Celeriac:
     for module in options.include:
         import_object(module, "--include")
     app.finalize()
+    app.conf.validate()
     return app
 
 
