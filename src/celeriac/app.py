@@ -25,7 +25,6 @@ from celeriac.context import Context, running
 from celeriac.errors import (
     AlwaysEagerIgnored,
     CeleriacError,
-    DuplicateTaskNameWarning,
     ImproperlyConfigured,
 )
 from celeriac.hooks import Signal
@@ -41,6 +40,7 @@ from celeriac.routing import Exchange, Queue
 from celeriac.sending import prepare, publish
 from celeriac.signature import Signature, signature
 from celeriac.task import Task as BaseTask
+from celeriac.task_making import annotate, make_task
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
 from celeriac.zones import zone_of
@@ -252,55 +252,10 @@ class Celeriac:
             options: Any attribute of `Task`.
         """
         if not args:
-            return lambda fun: self._make_task(fun, **options)
+            return lambda fun: make_task(self, fun, **options)
         if len(args) > 1 or not callable(args[0]):
             raise TypeError(f"@app.task takes one function and keyword options, not {args!r}")
-        return self._make_task(args[0], **options)
-
-    def _make_task(
-        self,
-        fun: Callable[..., Any],
-        name: str | None = None,
-        base: type[BaseTask[..., Any]] | None = None,
-        bind: bool = False,
-        shared: bool = True,
-        filter: Callable[[Any], Any] | None = None,
-        lazy: bool = True,
-        **options: Any,
-    ) -> Any:
-        name = name or self.gen_task_name(fun.__name__, fun.__module__)
-        known = self._tasks.get(name)
-        if known is not None:
-            original = getattr(known, "__wrapped__", None)
-            if (
-                original is not None
-                and original.__qualname__ == fun.__qualname__
-                and original.__module__ == fun.__module__
-            ):
-                return known
-            warnings.warn(
-                DuplicateTaskNameWarning(f"two functions are registered as task {name!r}: pass name= to one of them"),
-                stacklevel=4,
-            )
-        run = fun
-        if options.get("pydantic"):
-            run = import_object("celeriac.modeling:wrap", "pydantic")(self, fun, name, bind, options)
-        base = base or self.Task
-        body = {
-            "__doc__": fun.__doc__,
-            "__module__": fun.__module__,
-            "__wrapped__": staticmethod(fun),
-            "name": name,
-            "run": run if bind else staticmethod(run),
-            "_bind": bind,
-            "typing": self.strict_typing,
-            **{
-                key: staticmethod(value) if key in _HANDLERS and not _takes_self(value) else value
-                for key, value in options.items()
-            },
-        }
-        task = type(fun.__name__, (base,), body)()
-        return self._register(filter(task) if filter else task)
+        return make_task(self, args[0], **options)
 
     def register_task(self, task: Any, **options: Any) -> Any:
         """Register a class-based task (an instance or its class)."""
@@ -310,9 +265,14 @@ class Celeriac:
             setattr(task, key, value)
         if not task.name:
             task.name = self.gen_task_name(type(task).__name__, type(task).__module__)
-        return self._register(task)
+        return self.add_task(task)
 
-    def _register(self, task: Any) -> Any:
+    def registered(self, name: str) -> Any:
+        """The task of this name, or None; unlike `tasks` this does not finalize the app."""
+        return self._tasks.get(name)
+
+    def add_task(self, task: Any) -> Any:
+        """Put a finished task into the registry and bind it to this app."""
         task.app = self
         self._tasks[task.name] = task
         self._plain_fields.pop(task.name, None)
@@ -604,27 +564,3 @@ class Celeriac:
 
 def _app_again(cls: type[Celeriac], main: str | None, changes: dict[str, Any]) -> Celeriac:
     return cls(main, changes=changes, set_as_current=False)
-
-
-_HANDLERS = frozenset({"on_success", "on_failure", "on_retry", "after_return", "before_start", "shadow_name"})
-
-
-def _takes_self(fun: Any) -> bool:
-    """Whether a handler that was given as an option is meant as a method (its first parameter is `self`)."""
-    code = getattr(fun, "__code__", None)
-    return code is not None and code.co_argcount > 0 and code.co_varnames[0] == "self"
-
-
-def annotate(app: Celeriac, task: Any) -> None:
-    """Apply `task_annotations` to a task, once settings are there."""
-    if "conf" not in app.__dict__:
-        app.on_after_configure.connect(lambda **_: annotate(app, task), weak=False)
-        return
-    annotations = app.conf.task_annotations
-    for entry in annotations if isinstance(annotations, (list, tuple)) else [annotations] if annotations else []:
-        if isinstance(entry, Mapping):
-            found = {**(entry.get("*") or {}), **(entry.get(task.name) or {})}
-        else:
-            found = entry.annotate(task) or {}
-        for key, value in found.items():
-            setattr(task, key.lstrip("@"), value)

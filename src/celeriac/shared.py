@@ -73,7 +73,7 @@ def _share(fun: Callable[..., Any], options: dict[str, Any]) -> Any:
         return str(name or app.gen_task_name(fun.__name__, fun.__module__))
 
     def add_to(app: Any) -> None:
-        if name_of(app) not in app._tasks:
+        if app.registered(name_of(app)) is None:
             app.task(fun, **options)
 
     current.on_app_finalize.append(add_to)
