@@ -19,7 +19,10 @@ class Assignment:
         is_marked: Whether its start is recorded at the broker.
     """
 
-    __slots__ = ("delivery", "hard", "is_acked", "is_late", "is_marked", "is_soft_limited", "may_requeue", "serial", "soft", "verdict")  # fmt: skip
+    __slots__ = (
+        "delivery", "hard", "is_acked", "is_late", "is_marked", "is_soft_limited", "may_requeue", "serial", "soft",
+        "verdict",
+    )  # fmt: skip
 
     def __init__(
         self,
