@@ -296,7 +296,7 @@ class Task(Generic[P, R]):
 
     def autoretry(self, exc: Exception) -> BaseException:
         """What an exception of the task becomes under `autoretry_for`: a Retry, or the final error."""
-        if isinstance(exc, (Ignore, Retry)) or isinstance(exc, tuple(self.dont_autoretry_for)):
+        if isinstance(exc, (Ignore, Retry, *self.dont_autoretry_for)):
             return exc
         if not isinstance(exc, tuple(self.autoretry_for)):
             return exc

@@ -124,8 +124,10 @@ class Intake:
         self._leases.discard(deliveries)
 
     def _stored(self, deliveries: list[Delivery]) -> dict[str, Record]:
-        """The stored records of what was delivered before. Waits for a store that is down: without its word a task that
-        has ended could run again, and no outcome could be stored anyway.
+        """The stored records of what was delivered before.
+
+        Waits for a store that is down: without its word a task that has ended could run again, and no outcome could
+        be stored anyway.
         """
         ids = [delivery.message.id for delivery in deliveries if delivery.redelivered and delivery.message.id]
         attempt = 0

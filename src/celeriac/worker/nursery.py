@@ -31,17 +31,25 @@ class AppImportError(ImproperlyConfigured):
 
     Attributes:
         traceback: Of an error inside the user's modules; "" if there is none to show.
+        is_missing: Whether there is no such app.
     """
 
-    def __init__(self, text: str, traceback: str = "") -> None:
+    def __init__(self, text: str, traceback: str = "", *, is_missing: bool = False) -> None:
         super().__init__(text)
         self.traceback = traceback
+        self.is_missing = is_missing
 
 
 class Nursery(Protocol):
-    """Makes runners."""
+    """Makes runners.
+
+    Attributes:
+        on_exit: Called with (pid, wait status) of runners that have ended.
+        can_kill: Whether a runner can be killed in the middle of a task, as a hard time limit does.
+    """
 
     on_exit: Callable[[int, int], None]
+    can_kill: bool
 
     async def start(self) -> Hello:
         """Get ready; tells what the app is."""
@@ -55,6 +63,8 @@ class Nursery(Protocol):
 
 class ZygoteNursery:
     """Runners forked by a zygote process."""
+
+    can_kill = True
 
     def __init__(self, options: ZygoteOptions) -> None:
         self.on_exit: Callable[[int, int], None] = lambda pid, status: None
@@ -87,7 +97,7 @@ class ZygoteNursery:
         hello = await self._hello
         if hello.error:
             self.stop()
-            raise AppImportError(hello.error, hello.traceback)
+            raise AppImportError(hello.error, hello.traceback, is_missing=hello.is_missing)
         if hello.threads:
             logger.warning(
                 "%d thread(s) are alive after importing the app: runners are started by exec instead of fork, "
@@ -103,7 +113,7 @@ class ZygoteNursery:
             return  # asked for again when the new zygote is there
         fds = [process.runner_sock.fileno(), process.cells_fd, process.lifeline_read]
         try:
-            socket.send_fds(self._sock, [encode_frame(Kind.SPAWN, process.number)], fds)
+            socket.send_fds(self._sock, [encode_frame(Kind.SPAWN, (process.number, process.options))], fds)
         except OSError as exc:
             logger.debug("zygote does not take requests: %s", exc)
 

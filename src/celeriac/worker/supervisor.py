@@ -8,6 +8,7 @@ loop. Read `start`, `_on_deliveries`, `on_outcome`, `on_crash`, in this order: t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -172,10 +173,8 @@ class Supervisor:
         """A function for other threads that calls `callback` in the loop."""
 
         def call(*args: Any) -> None:
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: we are leaving, leases will run out
                 self._loop.call_soon_threadsafe(callback, *args)
-            except RuntimeError:  # the loop is closed: we are leaving, leases will run out
-                pass
 
         return call
 
