@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celeriac import codec
@@ -157,6 +157,7 @@ header_tables = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(body=bodies, headers=header_tables)
 def test_any_json_body_is_read_or_refused(body: Any, headers: dict[str, Any]) -> None:
     try:
@@ -167,6 +168,7 @@ def test_any_json_body_is_read_or_refused(body: Any, headers: dict[str, Any]) ->
     assert all(isinstance(key, str) for key in result.kwargs)
 
 
+@settings(deadline=None)
 @given(
     body=st.binary(max_size=200),
     headers=header_tables,

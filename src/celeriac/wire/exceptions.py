@@ -83,7 +83,7 @@ def _args(exc: BaseException) -> tuple[Any, ...]:
 
 
 def _item(item: Any, serializer: str) -> Any:
-    if item is None or type(item) in (str, int, float, bool):
+    if item is None or type(item) in (str, float, bool):
         return item
     try:
         codec.dumps(item, serializer)

@@ -204,15 +204,13 @@ def record_from_document(
     """
     data = _decompressed(data, max_bytes)
     kind = content_type or _sniff(data)
+    decoder: Any = {_JSON: _json_parts, _MSGPACK: _msgpack_parts}.get(kind)
+    if decoder is None:
+        return _record_from_values(data, kind, accept)
     try:
-        if kind == _JSON:
-            parts = _json_parts.decode(data)
-        elif kind == _MSGPACK:
-            parts = _msgpack_parts.decode(data)
-        else:
-            return _record_from_values(data, kind, accept)
-    except (msgspec.DecodeError, RecursionError):
-        return _record_from_values(data, kind, accept)  # NaN, for instance; or an error with a better text
+        parts = decoder.decode(data)
+    except (ValueError, RecursionError):  # NaN, for instance; or an error, with a better text
+        return _record_from_values(data, kind, accept)
     values = {key: bytes(parts.pop(key)) for key in _VALUES if key in parts}
     plain = {key: codec.loads(bytes(value), kind, "utf-8", frozenset({kind})) for key, value in parts.items()}
     return _record(plain, values, kind)
