@@ -35,7 +35,7 @@ class Kind(enum.IntEnum):
     STATE = 3  #: runner → supervisor: (slot, serial, Record) of a state that is not final
     SKIPPED = 4  #: runner → supervisor: (slot, serial) of a frame that was taken back just as it was to start
     READY = 5  #: runner → supervisor: pid
-    SPAWN = 6  #: supervisor → zygote: number of the runner; its socket and cells travel beside the frame
+    SPAWN = 6  #: supervisor → zygote: (number, RunnerOptions); the runner's socket and cells travel beside the frame
     SPAWNED = 7  #: zygote → supervisor: (number, pid)
     EXITED = 8  #: zygote → supervisor: (pid, wait status)
     HELLO = 9  #: zygote → supervisor: Hello
@@ -174,11 +174,9 @@ class ZygoteOptions(msgspec.Struct, frozen=True, kw_only=True):
         app: What `-A` names.
         changes: Settings from the command line, which rank above the app's.
         include: Further modules to import.
-        runner: How each runner runs tasks.
     """
 
     app: str
-    runner: RunnerOptions
     changes: dict[str, Any] = {}
     include: list[str] = []
     loglevel: str = "WARNING"
@@ -201,6 +199,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         error: Why it could not, in one line; "" if it could.
+        is_missing: Whether that is because there is no such app.
         traceback: Of an error inside the user's modules.
         conf: The changed settings, as plain data.
         not_plain: Settings that are not plain data.
@@ -208,6 +207,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     error: str = ""
+    is_missing: bool = False
     traceback: str = ""
     app: str = ""
     conf: dict[str, Any] = {}
@@ -218,5 +218,6 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
 
 
+_decoders[Kind.SPAWN] = msgspec.msgpack.Decoder(tuple[int, RunnerOptions])
 _decoders[Kind.START] = msgspec.msgpack.Decoder(ZygoteOptions)
 _decoders[Kind.HELLO] = msgspec.msgpack.Decoder(Hello)

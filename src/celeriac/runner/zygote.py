@@ -24,7 +24,16 @@ import msgspec
 from celeriac.errors import CeleriacError
 from celeriac.loading import AppNotFound, find_app, import_object
 from celeriac.log import setup_worker_logging
-from celeriac.runner.protocol import FrameReader, Hello, Kind, TaskFacts, ZygoteOptions, decode_frame, encode_frame
+from celeriac.runner.protocol import (
+    FrameReader,
+    Hello,
+    Kind,
+    RunnerOptions,
+    TaskFacts,
+    ZygoteOptions,
+    decode_frame,
+    encode_frame,
+)
 from celeriac.runner.runner import run_runner
 
 if TYPE_CHECKING:
@@ -104,7 +113,7 @@ def _import(options: ZygoteOptions) -> tuple[Celeriac | None, Hello]:
         app = load_app(options)
         return app, hello_of(app)
     except AppNotFound as exc:
-        return None, Hello(error=str(exc))
+        return None, Hello(error=str(exc), is_missing=True)
     except CeleriacError as exc:
         return None, Hello(error=str(exc))
     except Exception as exc:  # the user's modules: their error is shown, with its traceback
@@ -149,18 +158,18 @@ class _Zygote:
             return False
         for kind, body in self._reader.feed(data):
             if kind == Kind.SPAWN:
-                number = decode_frame(kind, body)
+                number, runner = decode_frame(kind, body)
                 fds, self._fds = self._fds[:3], self._fds[3:]
-                self._spawn(number, fds)
+                self._spawn(number, runner, fds)
         return True
 
-    def _spawn(self, number: int, fds: list[int]) -> None:
-        pid = self._exec(fds) if self._by_exec else self._fork(fds)
+    def _spawn(self, number: int, runner: RunnerOptions, fds: list[int]) -> None:
+        pid = self._exec(runner, fds) if self._by_exec else self._fork(runner, fds)
         for fd in fds:
             os.close(fd)
         self._sock.sendall(encode_frame(Kind.SPAWNED, (number, pid)))
 
-    def _fork(self, fds: list[int]) -> int:
+    def _fork(self, runner: RunnerOptions, fds: list[int]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
@@ -175,14 +184,14 @@ class _Zygote:
             os.close(self._wake_write)
             for fd in self._fds:
                 os.close(fd)
-            run_runner(self._app, self._options.runner, *fds)
+            run_runner(self._app, runner, *fds)
         except BaseException:  # the last thing this process says; it must never go back into the zygote's loop
             traceback.print_exc()
         finally:
             os._exit(1)
 
-    def _exec(self, fds: list[int]) -> int:
-        options = msgspec.msgpack.encode(self._options).hex()
+    def _exec(self, runner: RunnerOptions, fds: list[int]) -> int:
+        options = msgspec.msgpack.encode((self._options, runner)).hex()
         command = [sys.executable, "-m", "celeriac.runner.zygote", "exec", options, *map(str, fds)]
         return subprocess.Popen(command, pass_fds=fds).pid
 
@@ -199,9 +208,9 @@ class _Zygote:
 
 def _run_by_exec(options_hex: str, *fds: str) -> None:
     """A runner that was started by exec: imports the app for itself."""
-    options = msgspec.msgpack.decode(bytes.fromhex(options_hex), type=ZygoteOptions)
+    options, runner = msgspec.msgpack.decode(bytes.fromhex(options_hex), type=tuple[ZygoteOptions, RunnerOptions])
     setup_worker_logging(options.loglevel, options.logfile, colour=options.colour)
-    run_runner(load_app(options), options.runner, *map(int, fds))
+    run_runner(load_app(options), runner, *map(int, fds))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Protocol
 from celeriac.log import get_logger
 from celeriac.outcome import Outcome
 from celeriac.results.base import Record
+from celeriac.runner.protocol import RunnerOptions
 from celeriac.timing import backoff
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.nursery import Nursery
@@ -62,17 +63,24 @@ class Pool:
     """Runner processes with slots."""
 
     def __init__(
-        self, nursery: Nursery, owner: PoolOwner, processes: int, slots: int, *, max_tasks: int | None = None
+        self,
+        nursery: Nursery,
+        owner: PoolOwner,
+        processes: int,
+        runner: RunnerOptions,
+        *,
+        max_tasks: int | None = None,
     ) -> None:
         self.ready: deque[Assignment] = deque()
         self.processes: list[RunnerProcess] = []
         self.size = processes
-        self.slots_per_process = slots
+        self.slots_per_process = runner.slots
         self.max_tasks = max_tasks
         self.is_stopping = False
         self.done = 0
         self.crashes = 0
         self._nursery = nursery
+        self._runner = runner
         self._owner = owner
         self._runtimes: dict[str, float] = {}
         self._idle: deque[Slot] = deque()
@@ -91,7 +99,7 @@ class Pool:
 
     def _spawn(self) -> None:
         self._numbers += 1
-        process = RunnerProcess(self._numbers, self.slots_per_process, self)
+        process = RunnerProcess(self._numbers, self._runner, self)
         self.processes.append(process)
         self._nursery.spawn(process)
 

@@ -13,11 +13,12 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from celeriac.outcome import Execution, Outcome
 from celeriac.results.base import Record
-from celeriac.runner.protocol import Cells, FrameReader, Kind, decode_frame, encode_frame, make_cells
+from celeriac.runner.protocol import Cells, FrameReader, Kind, RunnerOptions, decode_frame, encode_frame, make_cells
 from celeriac.worker.assignment import Assignment
 
 __all__ = ["ProcessOwner", "RunnerProcess", "Slot"]
@@ -68,11 +69,16 @@ class RunnerProcess:
 
     Args:
         number: Its number in the pool, for node names of log files (%i).
-        slots: How many tasks it runs at the same time.
+        options: How it is to run tasks.
+
+    Attributes:
+        deliver: How a signal reaches it. One that is no process of its own is given another way by its nursery.
     """
 
-    def __init__(self, number: int, slots: int, owner: ProcessOwner) -> None:
+    def __init__(self, number: int, options: RunnerOptions, owner: ProcessOwner) -> None:
         self.number = number
+        self.options = options
+        self.deliver: Callable[[int], None] = self._send_signal
         self.pid = 0
         self.owner = owner
         self.is_ready = False
@@ -83,7 +89,7 @@ class RunnerProcess:
         self.assigned = 0  # executions it was given in its life
         self.reason = ""  # why we ended it, for crash reports
         self.exit_status: int | None = None
-        self.slots = [Slot(self, index) for index in range(slots)]
+        self.slots = [Slot(self, index) for index in range(options.slots)]
         self._reader = FrameReader()
         self._outgoing: list[bytes] = []
         self._unsent = b""
@@ -91,7 +97,7 @@ class RunnerProcess:
         self._sock.setblocking(False)
         self.cells_fd: int
         self.cells: Cells
-        self.cells_fd, self.cells = make_cells(slots)
+        self.cells_fd, self.cells = make_cells(options.slots)
         self.lifeline_read, self._lifeline = os.pipe()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._sock.fileno(), self._on_readable)
@@ -169,8 +175,12 @@ class RunnerProcess:
         self.signal(signal.SIGXCPU)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process."""
-        if self.pid and not self.is_over:
+        """Send it a signal, while it lives."""
+        if not self.is_over:
+            self.deliver(number)
+
+    def _send_signal(self, number: int) -> None:
+        if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 

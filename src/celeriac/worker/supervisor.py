@@ -21,7 +21,7 @@ from celeriac.message import Action, Delivery, Settlement
 from celeriac.outcome import RUN, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
-from celeriac.runner.protocol import Hello, TaskFacts
+from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
 from celeriac.timing import iso_now
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
@@ -128,7 +128,13 @@ class Supervisor:
             transport, self.store, self.leases, self.queues, conf.task_lease, self._from_thread(self._on_deliveries)
         )
         self.presence = Presence(transport, self.node)
-        self.pool = Pool(self.nursery, self, processes, slots, max_tasks=conf.worker_max_tasks_per_child)
+        self.pool = Pool(
+            self.nursery,
+            self,
+            processes,
+            RunnerOptions(name, slots, self.node),
+            max_tasks=conf.worker_max_tasks_per_child,
+        )
         hard_memory = conf.worker_hard_memory_per_child
         self.watch = Watch(
             self.pool, self._on_hard_limit, self._on_started, memory_limit=hard_memory * 1024 if hard_memory else None
