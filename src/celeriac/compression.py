@@ -131,11 +131,16 @@ def _add(method: _Method) -> None:
 def _one_stream(decoder: Any, body: bytes, limit: int) -> bytes:
     """Run a decoder of the standard library's kind; one byte above the limit is enough to know that it is exceeded."""
     plain: bytes = decoder.decompress(body, limit + 1)
-    if len(plain) <= limit and not decoder.eof:
-        raise DecodeError(f"compressed data of {len(body)} bytes is cut short")
-    if decoder.eof and decoder.unused_data:
-        raise DecodeError(f"{len(decoder.unused_data)} bytes follow the end of the compressed data")
+    if len(plain) <= limit:
+        _check_end(decoder.eof, len(decoder.unused_data), body)
     return plain
+
+
+def _check_end(is_complete: bool, left: int, body: bytes) -> None:
+    if not is_complete:
+        raise DecodeError(f"compressed data of {len(body)} bytes is cut short")
+    if left:
+        raise DecodeError(f"{left} bytes follow the end of the compressed data")
 
 
 def _expand_zlib(body: bytes, limit: int) -> bytes:
@@ -208,12 +213,12 @@ def _expand_zstd(body: bytes, limit: int) -> bytes:
 def _in_small_pieces(decoder: Any, body: bytes, limit: int) -> bytes:
     """For a decoder that can't limit its output: give it so little at a time that no step can grow far."""
     plain = bytearray()
-    for start in range(0, len(body), _SMALL_PIECE):
-        plain += decoder.decompress(body[start : start + _SMALL_PIECE])
-        if len(plain) > limit:
-            return bytes(plain)
-    if not decoder.eof:
-        raise DecodeError(f"compressed data of {len(body)} bytes is cut short")
+    at = 0
+    while at < len(body) and len(plain) <= limit and not decoder.eof:
+        plain += decoder.decompress(body[at : at + _SMALL_PIECE])
+        at += _SMALL_PIECE
+    if len(plain) <= limit:
+        _check_end(decoder.eof, len(decoder.unused_data) + max(len(body) - at, 0), body)
     return bytes(plain)
 
 
