@@ -67,6 +67,7 @@ def retry_message(app: Celeriac, context: Context, retry: Retry) -> Message:
     signature: Signature = retry.sig
     options = dict(signature.options)
     options["parent_id"] = context.id  # as stock workers write it
+    options["add_to_parent"] = False  # it is the same task
     task = app.tasks.get(signature.task)
     task_id = options.pop("task_id", context.id)
     return prepare(app, signature.task, signature.args, signature.kwargs, task_id, task=task, options=options)[0]
@@ -76,7 +77,8 @@ def _message(
     app: Celeriac, context: Context, signature: Signature, args: tuple[Any, ...], step: str, **more: Any
 ) -> Message:
     merged_args, merged_kwargs, options = signature.merge(args, None, {})
-    options = {**options, **more, "parent_id": context.id, "root_id": context.root_id}
+    # The trail is written below, in every case: `prepare` would do it only while the task runs.
+    options = {**options, **more, "parent_id": context.id, "root_id": context.root_id, "add_to_parent": False}
     # A deterministic id, so that a continuation that is made again after a crash is the same task.
     task_id = options.pop("task_id", None) or str(uuid.uuid5(_NAMESPACE, f"{context.id}:{context.retries}:{step}"))
     task = app.tasks.get(signature.task)

@@ -1,0 +1,92 @@
+"""The tasks that the fault tests kill, freeze and starve.
+
+A worker imports this module (`-A tests.faults.apps.jobs`); broker, store and settings come from the environment, as the
+rig sets it. Every start and end is a line of the ledger, on disk before the task goes on, so that the test knows what ran
+even if nobody lived to tell.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import time
+from typing import Any
+
+from celeriac import Celeriac, Task
+from tests.support.files import Ledger
+
+app = Celeriac("jobs", **json.loads(os.environ["CELERIAC_TEST_SETTINGS"]))
+ledger = Ledger(os.environ["CELERIAC_TEST_LEDGER"])
+
+
+def _tell(what: str, key: str) -> None:
+    ledger.append(f"{what} {key} {time.monotonic():.3f} {os.getpid()}")
+
+
+@app.task(name="work", bind=True)
+def work(self: Task[..., Any], key: str, seconds: float) -> list[str]:
+    """Work for a while; returns its key and the node that did it."""
+    _tell("start", key)
+    time.sleep(seconds)
+    _tell("end", key)
+    return [key, self.request.hostname or ""]
+
+
+@app.task(name="note")
+def note(value: Any, key: str) -> str:
+    """Note that it ran: as a callback, an error callback, or on its own."""
+    _tell("start", key)
+    return key
+
+
+def _kill_own_process(key: str, seconds: float) -> None:
+    _tell("start", key)
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+app.task(_kill_own_process, name="kill_own_process")
+app.task(_kill_own_process, name="kill_own_process_once", reject_on_worker_lost=False)
+app.task(_kill_own_process, name="kill_own_process_acked_early", acks_late=False)
+
+
+@app.task(name="segfault")
+def segfault(key: str) -> None:
+    """Read address zero."""
+    _tell("start", key)
+    ctypes.string_at(0)
+
+
+@app.task(name="eat_memory")
+def eat_memory(key: str, megabytes: int) -> None:
+    """Take memory and keep it."""
+    _tell("start", key)
+    _hoard = b"x" * (megabytes << 20)
+    time.sleep(60)
+
+
+@app.task(name="leave_child_and_die")
+def leave_child_and_die(key: str, seconds: float) -> None:
+    """Die while a child process holds copies of all descriptors."""
+    _tell("start", key)
+    if os.fork() == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="hold_interpreter")
+def hold_interpreter(key: str, seconds: int) -> None:
+    """Sleep in C without letting any other Python code of this process run."""
+    _tell("start", key)
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+@app.task(name="work_acked_early", acks_late=False)
+def work_acked_early(key: str, seconds: float) -> str:
+    """Work that must not be done twice."""
+    _tell("start", key)
+    time.sleep(seconds)
+    return key
