@@ -84,6 +84,8 @@ class SqliteStore:
 
     def store(self, records: Sequence[Record]) -> list[str]:
         """Write records in one transaction; returns the ids that were refused."""
+        if not records:
+            return []
         now = self._clock.now()
         refused = []
         ready = []

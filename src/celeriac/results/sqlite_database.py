@@ -18,9 +18,10 @@ import random
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import msgspec
@@ -37,9 +38,11 @@ _OPTIONS = ("busy_timeout", "synchronous")
 #: Options that Celery documents for all transports and that have no meaning here; configurations carry them along.
 _IGNORED = frozenset({"visibility_timeout", "polling_interval", "max_retries", "interval_start", "interval_step",
                       "interval_max", "client_name"})  # fmt: skip
-#: Connections of this process, and those inherited over a fork. Using or closing the latter could break the parent's
-#: locks, so they are kept here for ever.
-_connections: set[sqlite3.Connection] = set()
+#: Connections inherited over a fork that may have been in use at that moment: neither used nor closed, ever.
+_leaked: list[sqlite3.Connection] = []
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+#: Held while a connection is opened, so that no fork happens then.
+_opening = threading.Lock()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,13 +102,15 @@ class _Handle:
         self.lock = threading.Lock()
         self.pid = os.getpid()
         self.synchronous = synchronous
-        _connections.add(connection)
 
     def close(self) -> None:
         connection, self.connection = self.connection, None
-        if connection is not None and self.pid == os.getpid():
-            _connections.discard(connection)
+        if connection is None:
+            return
+        if self.pid == os.getpid():
             connection.close()
+        else:
+            _leaked.append(connection)
 
     def __del__(self) -> None:
         self.close()  # the thread has ended
@@ -118,6 +123,7 @@ class Database:
         self.settings = settings
         self.path = settings.path
         self._reset()
+        _databases.add(self)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -129,7 +135,7 @@ class Database:
     def handle(self) -> _Handle:
         """This thread's connection: opened, or reopened, as needed."""
         if self._pid != os.getpid():
-            self._reset()  # the locks and connections are the parent's
+            self._reset()  # forked by something that runs no hooks: what we have is the parent's
         handle: _Handle | None = getattr(self._local, "handle", None)
         if handle is not None and handle.connection is not None:
             try:
@@ -146,7 +152,7 @@ class Database:
         return handle
 
     def _open(self) -> _Handle:
-        with mapped_errors(self.settings):
+        with _opening, mapped_errors(self.settings):
             # Autocommit mode: transactions begin and end where our code says so.
             connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
             try:
@@ -189,6 +195,18 @@ class Database:
                 with handle.lock:
                     handle.close()
             self._handles = []
+
+    def locks(self) -> list[threading.Lock]:
+        """What a fork has to wait for, in the order in which a transaction takes it."""
+        return [self.write_lock, *(handle.lock for handle in self._handles)]
+
+    def drop_inherited(self, quiet: set[int]) -> None:
+        """In a fork's child: close the parent's connections, those whose locks are in `quiet`; leave the others alone."""
+        for handle in self._handles:
+            if id(handle.lock) in quiet:
+                handle.pid = os.getpid()
+            handle.close()
+        self._reset()
 
 
 class Transaction:
@@ -315,3 +333,42 @@ def _why_not_open(path: str) -> str:
     if not os.access(directory, os.W_OK):
         return f"the directory {directory} is not writable."
     return "it can't be read and written by this user."
+
+
+# SQLite keeps what it knows of locks per file and process. A child inherits that knowledge without the locks: it would
+# believe that it holds them, or wait for ever for a transaction of a thread that it doesn't have. So a fork waits until
+# no connection is in use, and the child closes those it has inherited before it opens its own. (SQLite's manual warns of
+# that close; it is harmless to connections at rest, since a process can't release another's locks.)
+
+
+class _Fork:
+    """Locks that are held over a fork."""
+
+    #: Longest wait for one of them, in seconds; its connection is then left alone in the child.
+    patience = 1.0
+    held: ClassVar[list[threading.Lock]] = []
+
+    @classmethod
+    def before(cls) -> None:
+        locks = [_opening]
+        for database in list(_databases):
+            locks += database.locks()
+        cls.held = [lock for lock in locks if lock.acquire(timeout=cls.patience)]
+
+    @classmethod
+    def after_in_parent(cls) -> None:
+        while cls.held:
+            cls.held.pop().release()
+
+    @classmethod
+    def after_in_child(cls) -> None:
+        global _opening
+        quiet = {id(lock) for lock in cls.held}
+        cls.held = []
+        _opening = threading.Lock()
+        for database in list(_databases):
+            database.drop_inherited(quiet)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_Fork.before, after_in_parent=_Fork.after_in_parent, after_in_child=_Fork.after_in_child)

@@ -46,12 +46,12 @@ class ResultStoreSuite:
     @pytest.fixture
     def store(self) -> ResultStore:
         """The store under test: to be overridden."""
-        raise NotImplementedError("override the fixture 'store'")
+        pytest.fail("override the fixture 'store'")
 
     @pytest.fixture
     def other(self) -> ResultStore:
         """A second connection to the same store: to be overridden."""
-        raise NotImplementedError("override the fixture 'other'")
+        pytest.fail("override the fixture 'other'")
 
     @pytest.fixture
     def task_id(self) -> str:

@@ -101,6 +101,8 @@ class SqliteTransport:
     def publish(self, messages: Sequence[Message]) -> None:
         """Commit messages to the file, then wake those who wait for them."""
         rows, wants = self._rows(messages)
+        if not rows:
+            return
         addresses = []
         with Transaction(self._database) as connection:
             connection.executemany(_INSERT, rows)
@@ -208,6 +210,8 @@ class SqliteTransport:
 
     def commit(self, commits: Sequence[Commit]) -> list[Delivery]:
         """Settle, store and publish in one transaction."""
+        if not commits:
+            return []
         now = self._clock.now()
         sendable = [self._rows(commit.messages) if commit.messages else ([], set()) for commit in commits]
         lost = []
@@ -249,12 +253,16 @@ class SqliteTransport:
 
     def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
         """Renew leases."""
+        if not deliveries:
+            return []
         until = self._clock.monotonic() + lease
         with Transaction(self._database, durable=False) as connection:
             return [each for each in deliveries if connection.execute(_EXTEND, (until, *each.token)).rowcount == 0]
 
     def mark_started(self, deliveries: Sequence[Delivery]) -> None:
         """Charge a start to each delivery."""
+        if not deliveries:
+            return
         with Transaction(self._database, durable=False) as connection:
             connection.executemany(_START, [(each.starts + 1, *each.token) for each in deliveries])
 

@@ -1,0 +1,90 @@
+"""Conformance of transports, third part: outcomes that are committed in one step with a result store.
+
+`testing.transports.TransportSuite` is made of it. Skipped where the driver commits with no store.
+"""
+
+# ruff: noqa: D102 -- the names of the tests say what is promised
+
+from __future__ import annotations
+
+import pytest
+
+from celeriac.errors import EncodeError
+from celeriac.message import Settlement
+from celeriac.results.base import Record, ResultStore
+from celeriac.testing.transport_case import LONG, PATIENCE, SHORT, TransportCase, make_message, names
+from celeriac.transport.base import Commit, QueueSize, Transport
+
+__all__ = ["CommitTests"]
+
+
+class CommitTests(TransportCase):
+    """Store, publish and settle as one step, or not at all."""
+
+    # --- committing outcomes
+
+    def test_commit_stores_publishes_and_settles(
+        self, transport: Transport, other: Transport, queue: str, store: ResultStore | None
+    ) -> None:
+        store = self.need_store(transport, store)
+        delivery = self.leased(transport, queue, "m")
+        record = Record(id=f"{queue}-m", state="SUCCESS", result=b"1", fence=(0, 1))
+        assert transport.commit([Commit(Settlement(delivery), record, [make_message("next", queue)])]) == []
+        assert self.stored_state(store, record.id) == "SUCCESS"
+        assert names(other.fetch([queue], 10, PATIENCE, LONG)) == ["next"]
+        assert other.size(queue).leased == 1
+
+    def test_commit_of_a_lost_lease_does_nothing(
+        self, transport: Transport, other: Transport, queue: str, store: ResultStore | None
+    ) -> None:
+        store = self.need_store(transport, store)
+        self.need_message_leases(transport)
+        transport.publish([make_message("lost", queue), make_message("held", queue)])
+        [lost] = transport.fetch([queue], 1, PATIENCE, SHORT)
+        [held] = transport.fetch([queue], 1, PATIENCE, LONG)
+        assert names(other.fetch([queue], 1, PATIENCE, LONG)) == ["lost"]
+        commits = [
+            Commit(
+                Settlement(delivery),
+                Record(id=f"{queue}-{delivery.message.id}", state="SUCCESS", result=b"1"),
+                [make_message(f"after-{delivery.message.id}", queue)],
+            )
+            for delivery in (lost, held)
+        ]
+        assert transport.commit(commits) == [lost]
+        assert self.stored_state(store, f"{queue}-lost") is None
+        assert self.stored_state(store, f"{queue}-held") == "SUCCESS"
+        assert names(other.fetch([queue], 10, PATIENCE, LONG)) == ["after-held"]
+
+    def test_commit_of_a_refused_record_settles_but_publishes_nothing(
+        self, transport: Transport, other: Transport, queue: str, store: ResultStore | None
+    ) -> None:
+        store = self.need_store(transport, store)
+        delivery = self.leased(transport, queue, "m")
+        newer = Record(id=f"{queue}-m", state="FAILURE", result=b"newer", fence=(1, 1))
+        store.store([newer])
+        older = Record(id=f"{queue}-m", state="SUCCESS", result=b"older", fence=(0, 1))
+        assert transport.commit([Commit(Settlement(delivery), older, [make_message("next", queue)])]) == []
+        assert self.stored_state(store, newer.id) == "FAILURE"
+        assert other.fetch([queue], 10, 0.05, LONG) == []
+        assert other.size(queue) == QueueSize(0, 0, 0)
+
+    def test_commit_without_a_record(
+        self, transport: Transport, other: Transport, queue: str, store: ResultStore | None
+    ) -> None:
+        self.need_store(transport, store)
+        delivery = self.leased(transport, queue, "m")
+        assert transport.commit([Commit(Settlement(delivery), None, [make_message("next", queue)])]) == []
+        assert names(other.fetch([queue], 10, PATIENCE, LONG)) == ["next"]
+
+    def test_commit_that_cannot_publish_does_nothing(
+        self, transport: Transport, queue: str, store: ResultStore | None
+    ) -> None:
+        store = self.need_store(transport, store)
+        delivery = self.leased(transport, queue, "m")
+        record = Record(id=f"{queue}-m", state="SUCCESS", result=b"1")
+        bad = make_message("bad", queue, headers={"task": "t", "bad": object()})
+        with pytest.raises(EncodeError):
+            transport.commit([Commit(Settlement(delivery), record, [bad])])
+        assert self.stored_state(store, record.id) is None
+        assert transport.extend([delivery], LONG) == []
