@@ -17,7 +17,6 @@ from celeriac.context import Context, running
 from celeriac.errors import OperationalError
 from celeriac.message import Message
 from celeriac.result import AsyncResult
-from celeriac.timing import Deadline
 from celeriac.wire.messages import TaskCall, encode_call
 
 if TYPE_CHECKING:
@@ -170,34 +169,36 @@ def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, An
     """
     if signals.before_task_publish.receivers:
         _tell(signals.before_task_publish, messages)
+    started = time.monotonic()
     try:
         app.transport.publish(messages)
     except OperationalError as exc:
-        _publish_again(app, messages, options or {}, exc)
+        _publish_again(app, messages, options or {}, exc, started)
     if signals.after_task_publish.receivers:
         _tell(signals.after_task_publish, messages)
 
 
 def _publish_again(
-    app: Celeriac, messages: Sequence[Message], options: Mapping[str, Any], error: OperationalError
+    app: Celeriac, messages: Sequence[Message], options: Mapping[str, Any], error: OperationalError, started: float
 ) -> None:
     conf = app.conf
     if not options.get("retry", conf.task_publish_retry):
         raise error
     policy = {**conf.task_publish_retry_policy, **(options.get("retry_policy") or {})}
-    deadline = Deadline(options.get("timeout") or conf.publish_timeout)
-    pause, attempt = float(policy.get("interval_start") or 0), 0
-    limit = policy.get("max_retries")
-    while (limit is None or attempt < limit) and not deadline.passed():
+    end = started + (options.get("timeout") or conf.publish_timeout)
+    longest = time.monotonic() - started  # an attempt that takes as long as the one before must still fit
+    pause, attempt, limit = float(policy.get("interval_start") or 0), 0, policy.get("max_retries")
+    while (limit is None or attempt < limit) and time.monotonic() + pause + longest < end:
         attempt += 1
-        left = deadline.left()
-        time.sleep(pause if left is None else min(pause, left))
+        time.sleep(pause)
         pause = min(pause + policy.get("interval_step", 0.2), policy.get("interval_max", 1))
+        began = time.monotonic()
         try:
             app.transport.publish(messages)
             return
         except OperationalError as exc:
             error = exc
+        longest = max(longest, time.monotonic() - began)
     raise error
 
 
