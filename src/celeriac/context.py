@@ -1,15 +1,21 @@
 """`Task.request`: what a task can know about its present execution, and which one is running here.
 
 One `ContextVar` holds the innermost running context, so threads, coroutines and greenlets each see their own.
+`make_context` makes one of a message; a header of the wrong type is refused there, before it can get into a record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["Context", "running"]
+from celeriac.errors import InvalidTaskError
+from celeriac.outcome import Execution
+from celeriac.safe_repr import saferepr
+from celeriac.wire.messages import TaskBody, timelimits
+
+__all__ = ["Context", "make_context", "running"]
 
 
 class Context:
@@ -54,6 +60,8 @@ class Context:
     lang: str | None = None
     #: The task object, while a worker or `apply` runs it.
     owner: Any = None
+    #: Whether an overridden `__call__` of the task has been entered.
+    is_entered: bool = False
     #: How many times the message was delivered, this time included.
     deliveries: int = 1
     #: How a state gets stored while the task runs; None outside a worker.
@@ -91,3 +99,91 @@ class Context:
 
 #: The innermost running execution of this thread, coroutine or greenlet.
 running: ContextVar[Context | None] = ContextVar("celeriac_running", default=None)
+
+
+def make_context(
+    execution: Execution, body: TaskBody, headers: Mapping[str, Any], *, node: str, is_eager: bool, store_state: Any
+) -> Context:
+    """`Task.request` of this execution.
+
+    Raises:
+        InvalidTaskError: A header has the wrong type.
+    """
+    _check(headers)
+    message = execution.message
+    custom = {key: value for key, value in headers.items() if key not in _PROTOCOL_HEADERS}
+    return Context(
+        id=headers.get("id") or message.id,
+        task=headers.get("task"),
+        args=body.args,
+        kwargs=body.kwargs,
+        retries=headers.get("retries") or 0,
+        is_eager=is_eager,
+        called_directly=False,
+        eta=headers.get("eta"),
+        expires=headers.get("expires"),
+        hostname=node,
+        delivery_info={
+            "exchange": message.exchange,
+            "routing_key": message.routing_key or message.queue,
+            "priority": message.priority,
+            "redelivered": execution.deliveries > 1,
+        },
+        origin=headers.get("origin"),
+        reply_to=message.reply_to,
+        correlation_id=message.id,
+        timelimit=list(timelimits(headers)),
+        callbacks=body.callbacks,
+        errbacks=body.errbacks,
+        chain=body.chain,
+        chord=body.chord,
+        group=headers.get("group"),
+        group_index=headers.get("group_index"),
+        root_id=headers.get("root_id") or headers.get("id") or message.id,
+        parent_id=headers.get("parent_id"),
+        headers=custom or None,
+        properties=message.properties,
+        utc=True,
+        ignore_result=headers.get("ignore_result"),
+        shadow=headers.get("shadow"),
+        replaced_task_nesting=headers.get("replaced_task_nesting") or 0,
+        stamped_headers=headers.get("stamped_headers"),
+        stamps=headers.get("stamps"),
+        argsrepr=headers.get("argsrepr"),
+        kwargsrepr=headers.get("kwargsrepr"),
+        lang=headers.get("lang"),
+        deliveries=execution.deliveries,
+        store_state=store_state,
+    )
+
+
+_PROTOCOL_HEADERS = frozenset({
+    "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
+    "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
+    "stamps", "compression",
+})  # fmt: skip
+
+#: Headers that go on into records and further messages; those not listed are only shown.
+_TEXTS = ("id", "group", "root_id", "parent_id", "shadow")
+_NUMBERS = ("retries", "group_index", "replaced_task_nesting")
+#: Databases keep signed numbers of 64 bits; nothing is retried as often as this.
+_MAX_NUMBER = 2**31
+
+
+def _check(headers: Mapping[str, Any]) -> None:
+    get = headers.get
+    for name in _TEXTS:
+        if not isinstance(get(name), (str, type(None))):
+            raise _wrong(name, get(name), "text")
+    for name in _NUMBERS:
+        number = get(name)
+        if number is not None and not (isinstance(number, int) and 0 <= number < _MAX_NUMBER):
+            raise _wrong(name, number, "a whole number from 0 up")
+    if not isinstance(get("stamped_headers"), (list, type(None))):
+        raise _wrong("stamped_headers", get("stamped_headers"), "an array")
+    if not isinstance(get("stamps"), (dict, type(None))):
+        raise _wrong("stamps", get("stamps"), "an object")
+
+
+def _wrong(name: str, value: Any, wanted: str) -> InvalidTaskError:
+    return InvalidTaskError(f"header {name!r} is {saferepr(value, 60)}, not {wanted}")

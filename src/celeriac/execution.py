@@ -15,9 +15,9 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from celeriac import errors, signals, states
-from celeriac.context import Context, running
+from celeriac.context import Context, make_context, running
 from celeriac.continuations import after_failure, after_success, retry_message
-from celeriac.errors import CeleriacError, DecodeError, Ignore, InvalidTaskError, Reject, Retry
+from celeriac.errors import CeleriacError, Ignore, Reject, Retry
 from celeriac.loading import import_object
 from celeriac.log import current_task_info, get_logger
 from celeriac.message import Action
@@ -26,12 +26,12 @@ from celeriac.recording import make_record
 from celeriac.results.base import Record
 from celeriac.safe_repr import saferepr
 from celeriac.task import Task
-from celeriac.wire.messages import TaskBody, decode_body, protocol1_headers, timelimits
+from celeriac.wire.messages import decode_body, parse_moment, protocol1_headers
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["Environment", "execute", "make_context"]
+__all__ = ["Environment", "execute"]
 
 logger = get_logger("celeriac.task")
 
@@ -59,6 +59,8 @@ class Environment:
         self.store_state = store_state
         self.on_user_code = on_user_code
         self.is_eager = is_eager
+        #: What the last eager task raised: its caller gets the very object, with its traceback.
+        self.error: BaseException | None = None
         self._loop: Any = None
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -66,6 +68,10 @@ class Environment:
         if self._loop is None:
             self._loop = import_object("celeriac.event_loop:EventLoop", "async task")()
         return self._loop.run(coroutine)
+
+    def limit_coroutine(self) -> bool:
+        """Raise SoftTimeLimitExceeded in the coroutine that waits for something here; False if none does."""
+        return self._loop is not None and bool(self._loop.limit_softly())
 
     def close(self) -> None:
         """Close the event loop."""
@@ -76,83 +82,57 @@ class Environment:
 
 def execute(environment: Environment, execution: Execution) -> Outcome:
     """Run one execution to its outcome."""
+    try:
+        return _execute(environment, execution)
+    except errors.SoftTimeLimitExceeded:  # a moment late: the runner says what that means
+        raise
+    except Exception as exc:  # neither the task nor its message may end the runner
+        return _internal_error(environment, execution, exc)
+
+
+def _execute(environment: Environment, execution: Execution) -> Outcome:
     app, message = environment.app, execution.message
     started = time.monotonic()
     try:
         body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes)
-    except (DecodeError, InvalidTaskError) as exc:
+        headers = message.headers if message.task else {**protocol1_headers(body), **message.headers}
+        context = make_context(
+            execution, body, headers, node=environment.node, is_eager=environment.is_eager,
+            store_state=environment.store_state,
+        )  # fmt: skip
+        early = None if message.task else _admit_protocol1(app, execution, headers)
+    except CeleriacError as exc:
         return _unreadable(environment, execution, exc)
-    headers = message.headers if message.task else {**protocol1_headers(body), **message.headers}
-    context = make_context(execution, body, headers, environment)
-    task = app.tasks.get(context.task or "")
-    if execution.verdict.state:
-        return _apply_verdict(environment, execution, context, task)
-    if task is None:
+    if isinstance(early, Outcome):
+        return early
+    execution = early or execution
+    context.owner = task = app.tasks.get(context.task or "")
+    if task is None and not execution.verdict.state:
         verdict = Verdict(states.FAILURE, "NotRegistered", [context.task], Action.DEAD_LETTER.value, "unknown task")
-        return _apply_verdict(environment, _with_verdict(execution, verdict), context, None)
-    context.owner = task
+        execution = _with_verdict(execution, verdict)
     token, info = running.set(context), current_task_info.set((context.id or "", context.task or ""))
     try:
+        if execution.verdict.state:
+            return _apply_verdict(environment, execution, context, task)
         return _run(environment, execution, context, task, started)
     finally:
         running.reset(token)
         current_task_info.reset(info)
 
 
-def make_context(execution: Execution, body: TaskBody, headers: dict[str, Any], environment: Environment) -> Context:
-    """`Task.request` of this execution."""
-    message = execution.message
-    custom = {key: value for key, value in headers.items() if key not in _PROTOCOL_HEADERS}
-    return Context(
-        id=headers.get("id") or message.id,
-        task=headers.get("task"),
-        args=body.args,
-        kwargs=body.kwargs,
-        retries=headers.get("retries") or 0,
-        is_eager=environment.is_eager,
-        called_directly=False,
-        eta=headers.get("eta"),
-        expires=headers.get("expires"),
-        hostname=environment.node,
-        delivery_info={
-            "exchange": message.exchange,
-            "routing_key": message.routing_key or message.queue,
-            "priority": message.priority,
-            "redelivered": execution.deliveries > 1,
-        },
-        origin=headers.get("origin"),
-        reply_to=message.reply_to,
-        correlation_id=message.id,
-        timelimit=list(timelimits(headers)),
-        callbacks=body.callbacks,
-        errbacks=body.errbacks,
-        chain=body.chain,
-        chord=body.chord,
-        group=headers.get("group"),
-        group_index=headers.get("group_index"),
-        root_id=headers.get("root_id") or headers.get("id") or message.id,
-        parent_id=headers.get("parent_id"),
-        headers=custom or None,
-        properties=message.properties,
-        utc=True,
-        ignore_result=headers.get("ignore_result"),
-        shadow=headers.get("shadow"),
-        replaced_task_nesting=headers.get("replaced_task_nesting") or 0,
-        stamped_headers=headers.get("stamped_headers"),
-        stamps=headers.get("stamps"),
-        argsrepr=headers.get("argsrepr"),
-        kwargsrepr=headers.get("kwargsrepr"),
-        lang=headers.get("lang"),
-        deliveries=execution.deliveries,
-        store_state=environment.store_state,
-    )
-
-
-_PROTOCOL_HEADERS = frozenset({
-    "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
-    "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
-    "stamps", "compression",
-})  # fmt: skip
+def _admit_protocol1(app: Celeriac, execution: Execution, headers: dict[str, Any]) -> Outcome | Execution | None:
+    """The supervisor can't see the moments of protocol 1, which stand in the body: look at them here."""
+    now = time.time()
+    expires = parse_moment(headers.get("expires"), app.timezone)
+    eta = parse_moment(headers.get("eta"), app.timezone)
+    if execution.verdict.state:
+        return None
+    if expires is not None and expires <= now:
+        return _with_verdict(execution, Verdict(states.REVOKED, "TaskRevokedError", ["expired"]))
+    if eta is not None and eta > now:
+        name = headers.get("task") or ""
+        return Outcome(execution.serial, execution.slot, name, states.PENDING, action=Action.DEFER.value, until=eta)
+    return None
 
 
 def _run(environment: Environment, execution: Execution, context: Context, task: Any, started: float) -> Outcome:
@@ -163,16 +143,20 @@ def _run(environment: Environment, execution: Execution, context: Context, task:
         environment.store_state(
             make_record(environment.app, context, states.STARTED, {"pid": os.getpid(), "hostname": environment.node})
         )
+    value: Any
     try:
         task.before_start(context.id, args, kwargs)
         value = _call(environment, task, args, kwargs)
-    except Exception as exc:  # user code: every end of it is an outcome
+    except BaseException as exc:  # user code: every end of it is an outcome, sys.exit() and a cancellation too
+        if environment.is_eager and not isinstance(exc, Exception):
+            raise  # it is the caller's own program that is to end
+        value = exc
         outcome = _after_exception(environment, execution, context, task, exc)
     else:
         outcome = _after_return(environment, execution, context, task, value)
     if signals.task_postrun.receivers:
         signals.task_postrun.send(
-            sender=task, task_id=context.id, task=task, args=args, kwargs=kwargs, retval=None, state=outcome.state
+            sender=task, task_id=context.id, task=task, args=args, kwargs=kwargs, retval=value, state=outcome.state
         )
     runtime = time.monotonic() - started
     if outcome.state == states.SUCCESS and logger.isEnabledFor(20):
@@ -208,7 +192,7 @@ def _after_return(environment: Environment, execution: Execution, context: Conte
         record = None
         if not _ignores_result(context, task):
             record = make_record(app, context, states.SUCCESS, value)
-    except CeleriacError as exc:  # the value can't be encoded: that is the task's failure
+    except Exception as exc:  # the value can't be encoded, or a callback can't be sent: that is the task's failure
         return _after_exception(environment, execution, context, task, exc)
     if signals.task_success.receivers:
         signals.task_success.send(sender=task, result=value)
@@ -218,7 +202,7 @@ def _after_return(environment: Environment, execution: Execution, context: Conte
 
 
 def _after_exception(
-    environment: Environment, execution: Execution, context: Context, task: Any, exc: Exception
+    environment: Environment, execution: Execution, context: Context, task: Any, exc: BaseException
 ) -> Outcome:
     """What an exception means: Ignore, Reject and Retry are the task's own words; any other is a failure."""
     serial, slot, name = execution.serial, execution.slot, context.task or ""
@@ -230,15 +214,12 @@ def _after_exception(
         return Outcome(serial, slot, name, states.REJECTED, action=Action.REQUEUE.value)
     trace = _traceback(exc)
     if isinstance(exc, Reject):
-        outcome = _failure(
-            environment, execution, context, task, exc, trace, Action.DEAD_LETTER, f"rejected: {exc.reason}"
-        )
+        text = exc.reason if isinstance(exc.reason, str) else saferepr(exc.reason, 500)
+        outcome = _failure(environment, execution, context, task, exc, trace, Action.DEAD_LETTER, f"rejected: {text}")
     else:
         action = _failure_action(task, exc)
-        outcome = _failure(
-            environment, execution, context, task, exc, trace, action, f"{type(exc).__name__}: {exc}"[:500]
-        )
-    _log_failure(task, context, exc, trace)
+        outcome = _failure(environment, execution, context, task, exc, trace, action, saferepr(exc, 500))
+    _log_failure(task, exc, trace)
     return outcome
 
 
@@ -264,7 +245,16 @@ def _failure(
     reason: str,
 ) -> Outcome:
     app = environment.app
-    messages, more_records = after_failure(app, context, exc, trace)
+    if action is Action.REQUEUE:  # it is tried again, so this is no end yet
+        return Outcome(execution.serial, execution.slot, context.task or "", states.REJECTED, action=action.value)
+    if environment.is_eager:
+        environment.error = exc
+    try:
+        messages, more_records = after_failure(app, context, exc, trace)
+    except Exception as problem:  # they are user code; their error must not hide the task's, nor get lost
+        logger.exception("the error callbacks can't be sent")
+        messages, more_records = [], []
+        action, reason = Action.DEAD_LETTER, f"its error callbacks can't be sent: {saferepr(problem, 300)}"
     record = None
     if not _ignores_result(context, task) or (task is not None and task.store_errors_even_if_ignored):
         record = _record_of_error(app, context, states.FAILURE, exc, trace)
@@ -289,8 +279,9 @@ def _after_retry(environment: Environment, execution: Execution, context: Contex
     try:
         message = retry_message(app, context, retry)
         record = None if _ignores_result(context, task) else _record_of_error(app, context, states.RETRY, cause, trace)
-    except CeleriacError as exc:  # the next attempt's arguments can't be encoded
-        return _failure(environment, execution, context, task, exc, _traceback(exc), Action.DEAD_LETTER, str(exc)[:500])
+    except Exception as exc:  # the next attempt can't be encoded, or its options are wrong
+        reason = f"its retry can't be sent: {saferepr(exc, 300)}"
+        return _failure(environment, execution, context, task, exc, _traceback(exc), Action.DEAD_LETTER, reason)
     if signals.task_retry.receivers:
         signals.task_retry.send(sender=task, request=context, reason=cause, einfo=trace)
     _handle(task.on_retry, cause, context.id, context.args, context.kwargs, trace)
@@ -328,16 +319,30 @@ def _resume(environment: Environment, execution: Execution, context: Context) ->
     return Outcome(execution.serial, execution.slot, context.task or "", done.state, messages=messages)
 
 
-def _unreadable(environment: Environment, execution: Execution, exc: CeleriacError) -> Outcome:
+def _unreadable(environment: Environment, execution: Execution, exc: Exception) -> Outcome:
     """A body that can't be opened: the message is kept as a dead letter, and its task ends as a failure."""
     message = execution.message
     context = Context(id=message.id, task=message.task, retries=0, deliveries=execution.deliveries)
-    logger.error("Task %s[%s]: message can't be read: %s", message.task, message.id, exc)
-    record = _record_of_error(environment.app, context, states.FAILURE, exc, str(exc)) if message.id else None
+    reason = f"{type(exc).__name__}: {_text(exc)}"
+    logger.error("Task %s[%s] to the dead letters: %s", message.task, message.id, reason)
+    record = _record_of_error(environment.app, context, states.FAILURE, exc, reason) if message.id else None
     return Outcome(
         execution.serial, execution.slot, message.task, states.FAILURE, record,
-        action=Action.DEAD_LETTER.value, reason=f"{type(exc).__name__}: {exc}",
+        action=Action.DEAD_LETTER.value, reason=reason,
     )  # fmt: skip
+
+
+def _internal_error(environment: Environment, execution: Execution, exc: Exception) -> Outcome:
+    """Something failed that is neither the task's function nor its message, such as a hook: kept and recorded."""
+    message = execution.message
+    logger.exception("Task %s[%s]: can't be run", message.task, message.id)
+    context = Context(id=message.id, task=message.task, deliveries=execution.deliveries)
+    if signals.task_internal_error.receivers:
+        signals.task_internal_error.send(
+            sender=None, task_id=message.id, args=None, kwargs=None, request=context, exception=exc,
+            traceback=exc.__traceback__, einfo=_traceback(exc),
+        )  # fmt: skip
+    return _unreadable(environment, execution, exc)
 
 
 def _record_of_error(app: Celeriac, context: Context, state: str, exc: BaseException, trace: str | None) -> Record:
@@ -363,7 +368,7 @@ def _handle(handler: Callable[..., Any], *args: Any) -> None:
         logger.exception("%s raised", getattr(handler, "__qualname__", handler))
 
 
-def _log_failure(task: Any, context: Context, exc: BaseException, trace: str) -> None:
+def _log_failure(task: Any, exc: BaseException, trace: str) -> None:
     if isinstance(exc, tuple(task.throws)):
         logger.info("raised expected %s", saferepr(exc))
     else:
@@ -379,6 +384,13 @@ def _traceback(exc: BaseException) -> str:
         return "".join(tracebacks.format_exception(type(exc), exc, trace))
     except Exception:  # an exception whose text raises
         return f"{type(exc).__name__} (its text can't be shown)\n" + "".join(tracebacks.format_tb(exc.__traceback__))
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)[:500]
+    except Exception:  # user code
+        return "(its text can't be shown)"
 
 
 def _with_verdict(execution: Execution, verdict: Verdict) -> Execution:

@@ -74,4 +74,5 @@ class SerialRunner:
     def _on_soft_limit(self, signum: int, frame: Any) -> None:
         if self._in_user_code and self._cells.is_soft_limited(0):
             self._cells.limit_softly(0, 0)  # once
-            raise SoftTimeLimitExceeded()
+            if not self._environment.limit_coroutine():
+                raise SoftTimeLimitExceeded()
