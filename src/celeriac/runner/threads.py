@@ -20,6 +20,7 @@ from celeriac.faultpoint import faultpoint
 from celeriac.outcome import Execution, Outcome, Verdict
 from celeriac.results.base import Record
 from celeriac.runner.protocol import Cells, Kind
+from celeriac.timing import Deadline
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -46,8 +47,21 @@ class ThreadsRunner:
             for execution in executions:
                 self._slots[execution.slot].put(execution)
         # The supervisor has closed the channel: it wants nothing more from us, so running threads need not be waited for.
+        for slot in self._slots:
+            slot.stop()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until every slot's thread has ended; False if that takes longer than `timeout` seconds."""
+        deadline = Deadline(timeout)
+        for slot in self._slots:
+            slot.join(deadline.left())
+        return not any(slot.is_alive() for slot in self._slots)
 
     def _on_soft_limit(self, signum: int, frame: Any) -> None:
+        self.raise_soft_limits()
+
+    def raise_soft_limits(self) -> None:
+        """Raise SoftTimeLimitExceeded in each task whose limit has passed. May be called from any thread."""
         for slot in self._slots:
             slot.raise_soft_limit()
 
@@ -62,7 +76,8 @@ class _SlotThread(threading.Thread):
         self._slot = slot
         self._serial = 0
         self._in_user_code = False
-        self._queue: queue.SimpleQueue[Execution] = queue.SimpleQueue()
+        self._is_stopping = False
+        self._queue: queue.SimpleQueue[Execution | None] = queue.SimpleQueue()
         self._fence = threading.Lock()
         self._environment = Environment(app, node, self._store_state, self._mark_user_code)
 
@@ -72,12 +87,17 @@ class _SlotThread(threading.Thread):
 
     def run(self) -> None:
         """Run executions one after the other."""
-        while True:
-            execution = self._queue.get()
+        while (execution := self._queue.get()) is not None and not self._is_stopping:
             try:
                 self._run_one(execution)
-            except BrokenPipeError:
-                return
+            except OSError:
+                break  # the channel is closed: nobody waits for the outcome
+        self._environment.close()
+
+    def stop(self) -> None:
+        """End after the task that runs."""
+        self._is_stopping = True
+        self._queue.put(None)
 
     def _run_one(self, execution: Execution) -> None:
         slot, self._serial = self._slot, execution.serial
@@ -99,13 +119,15 @@ class _SlotThread(threading.Thread):
             return execute(self._environment, execution)
         except SoftTimeLimitExceeded:  # it came a moment after the task's own code had ended
             verdict = Verdict(states.FAILURE, "SoftTimeLimitExceeded")
-            late = Execution(
-                execution.serial, execution.slot, execution.message, execution.queue, execution.deliveries, verdict
-            )
-            return execute(self._environment, late)
+        except SystemExit as exc:  # it would end this thread only, and the slot would never answer again
+            verdict = Verdict(states.FAILURE, "WorkerLostError", [f"the task called sys.exit({exc.code!r})"])
+        decided = Execution(
+            execution.serial, execution.slot, execution.message, execution.queue, execution.deliveries, verdict
+        )
+        return execute(self._environment, decided)
 
     def raise_soft_limit(self) -> None:
-        """Raise SoftTimeLimitExceeded in the task, if its limit has passed. Called by the main thread."""
+        """Raise SoftTimeLimitExceeded in the task, if its limit has passed. Called by another thread."""
         if self._in_user_code and self._cells.is_soft_limited(self._slot) and self.ident is not None:
             self._cells.limit_softly(self._slot, 0)  # once
             ctypes.pythonapi.PyThreadState_SetAsyncExc(

@@ -24,6 +24,7 @@ import msgspec
 from celeriac.errors import CeleriacError
 from celeriac.loading import AppNotFound, find_app, import_object
 from celeriac.log import setup_worker_logging
+from celeriac.runner.logs import log_as_configured
 from celeriac.runner.protocol import (
     FrameReader,
     Hello,
@@ -52,6 +53,7 @@ def load_app(options: ZygoteOptions) -> Celeriac:
         import_object(module, "--include")
     app.finalize()
     app.conf.validate()
+    log_as_configured(app.conf, options.loglevel, options.logfile, options.colour)
     return app
 
 
