@@ -233,11 +233,14 @@ class _Start:
         """The app is known: apply what its settings say about this process."""
         conf, options = self.supervisor.conf, self.options
         log_as_configured(conf, options.loglevel, options.logfile, options.colour)
-        if os.geteuid() == 0:
-            _warn_of_root(conf.accept_content)
+        is_root = os.geteuid() == 0
+        if is_root:
+            _refuse_pickle_as_root(conf.accept_content)
         if not options.is_quiet:
             click.echo(text)
             sys.stdout.flush()
+        if is_root:
+            logger.warning("this worker runs as root: its tasks may do anything on this machine. Use --uid")
 
     def _say_ready(self) -> None:
         """The log line "<node> ready." is hidden at the default level: say it beside the banner, then."""
@@ -248,14 +251,13 @@ class _Start:
             sys.stdout.flush()
 
 
-def _warn_of_root(accepted: list[str]) -> None:
+def _refuse_pickle_as_root(accepted: list[str]) -> None:
     risky = {"pickle", "application/x-python-serialize"} & set(accepted)
     if risky and not os.environ.get("C_FORCE_ROOT"):
         raise ImproperlyConfigured(
             "this worker runs as root and accepts pickle, so whoever can send it a message can do anything on this machine. "
             "Use --uid; or set C_FORCE_ROOT=1 if you must."
         )
-    logger.warning("this worker runs as root: its tasks may do anything on this machine. Give it a user with --uid")
 
 
 def _import_failure(exc: AppImportError) -> click.ClickException:

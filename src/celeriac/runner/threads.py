@@ -54,7 +54,8 @@ class ThreadsRunner:
         """Wait until every slot's thread has ended; False if that takes longer than `timeout` seconds."""
         deadline = Deadline(timeout)
         for slot in self._slots:
-            slot.join(deadline.left())
+            if slot.ident is not None:  # it was started
+                slot.join(deadline.left())
         return not any(slot.is_alive() for slot in self._slots)
 
     def _on_soft_limit(self, signum: int, frame: Any) -> None:

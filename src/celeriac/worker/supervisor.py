@@ -91,6 +91,7 @@ class Supervisor:
         self._loop: asyncio.AbstractEventLoop
         self._is_watching = False
         self._lost: set[Any] = set()
+        self._unlimited: set[str] = set()  # tasks whose hard limit can't be applied, said once
 
     # start
 
@@ -209,14 +210,23 @@ class Supervisor:
     def _assign(self, delivery: Delivery, verdict: Verdict) -> Assignment:
         facts = self.hello.tasks.get(delivery.message.task, _NO_FACTS)
         hard, soft = timelimits(delivery.message.headers)
+        if hard is None:
+            hard = facts.time_limit
+        if hard is not None and not self.nursery.can_kill:
+            hard = self._refuse_hard_limit(delivery.message.task)
         return Assignment(
             delivery,
             verdict,
-            hard if hard is not None else facts.time_limit,
+            hard,
             soft if soft is not None else facts.soft_time_limit,
             is_late=facts.acks_late,
             may_requeue=facts.reject_on_worker_lost,
         )
+
+    def _refuse_hard_limit(self, task: str) -> None:
+        if task not in self._unlimited:
+            self._unlimited.add(task)
+            logger.warning("hard time limits can't be applied in the worker's own process: %s runs without one", task)
 
     def _ack_early(self, assignment: Assignment) -> None:
         """Acknowledge before the task starts, for tasks that must not run twice (`acks_late=False`)."""
