@@ -243,7 +243,8 @@ class Transaction:
                 with mapped_errors(settings):
                     retried(connection, "BEGIN IMMEDIATE", settings.busy_timeout)
         except BaseException:
-            self._release()
+            handle.lock.release()
+            database.write_lock.release()
             raise
         self._connection = connection
         return connection
@@ -260,17 +261,14 @@ class Transaction:
             if isinstance(exc, sqlite3.Error):
                 raise translated(exc, self._database.settings) from exc
         finally:
-            self._release()
+            self._handle.lock.release()
+            self._database.write_lock.release()
 
     def _undo(self) -> None:
         try:
             self._connection.rollback()  # nothing happens if SQLite has rolled back by itself
         except sqlite3.Error:
             self._handle.close()  # a connection in an unknown state is not used again
-
-    def _release(self) -> None:
-        self._handle.lock.release()
-        self._database.write_lock.release()
 
 
 def retried(

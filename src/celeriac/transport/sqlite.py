@@ -32,6 +32,7 @@ from celeriac.transport import sqlite_dead_letters as dead
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
 from celeriac.transport.binding import Binding, queues_for
 from celeriac.transport.packing import pack, unpack
+from celeriac.transport.sqlite_group import GroupCommit, Row
 from celeriac.transport.sqlite_subscription import SqliteSubscription, topic_want
 
 __all__ = ["SqliteTransport"]
@@ -93,6 +94,9 @@ class SqliteTransport:
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._database = Database(parse_url(url, options or {}))
         self._wakeup = Wakeup(self._database)
+        # Commits that don't wait for the disk are done sooner than threads can be woken.
+        waits_for_disk = self._database.settings.synchronous == "FULL"
+        self._group = GroupCommit(self._write) if waits_for_disk else None
         self._clock = clock
         self._turn = 0
         self.url = url
@@ -103,6 +107,13 @@ class SqliteTransport:
         rows, wants = self._rows(messages)
         if not rows:
             return
+        group = self._group
+        if group is not None and (group.is_active or self._database.write_lock.locked()):
+            group.publish(rows, wants)
+        else:
+            self._write(rows, wants)
+
+    def _write(self, rows: list[Row], wants: set[str]) -> None:
         addresses = []
         with Transaction(self._database) as connection:
             connection.executemany(_INSERT, rows)
@@ -111,11 +122,11 @@ class SqliteTransport:
         if addresses:
             self._wakeup.wake(addresses)
 
-    def _rows(self, messages: Sequence[Message]) -> tuple[list[tuple[Any, ...]], set[str]]:
+    def _rows(self, messages: Sequence[Message]) -> tuple[list[Row], set[str]]:
         """Rows to insert, and what to look up among the waiters."""
         now = self._clock.now()
-        rows = []
-        wants = set()
+        rows: list[Row] = []
+        wants: set[str] = set()
         for message in messages:
             if len(message.body) > MAX_BYTES:
                 raise MessageTooLarge(
