@@ -37,7 +37,7 @@ from celeriac.results.base import ResultStore
 from celeriac.results.open import open_store
 from celeriac.router import Router, queues_from_setting
 from celeriac.routing import Exchange, Queue
-from celeriac.sending import prepare, publish
+from celeriac.sending import own_fields, prepare, publish
 from celeriac.signature import Signature, signature
 from celeriac.task import Task as BaseTask
 from celeriac.task_making import annotate, make_task
@@ -153,9 +153,18 @@ class Celeriac:
             settings = load(source, namespace=namespace, changes=self._changes, environ=os.environ, silent=silent)
             for defaults in self._defaults:
                 settings.add_defaults(defaults)
+            self._settings_changed()
+            settings.on_change(self._settings_changed)
             self.__dict__["conf"] = settings
             self.on_after_configure.send(sender=self, source=settings)
             return settings
+
+    def _settings_changed(self) -> None:
+        """Forget what was made of the settings. Connections that are open stay as they are."""
+        self._forget("router", "accept", "result_accept", "timezone")
+        self._plain_fields.clear()
+        for task in self._tasks.values():
+            task.forget_settings()
 
     def config_from_object(
         self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
@@ -291,7 +300,7 @@ class Celeriac:
 
         def discover() -> None:
             found = packages() if callable(packages) else packages
-            autodiscover(found or (), related_name)
+            autodiscover([found] if isinstance(found, str) else found or (), related_name)
 
         if force:
             discover()
@@ -300,30 +309,22 @@ class Celeriac:
 
     def import_modules(self) -> None:
         """Import what a worker needs: `imports`, `include` and what `autodiscover_tasks` asked for."""
+        for _receiver, answer in signals.import_modules.send(sender=self):
+            if isinstance(answer, Exception):  # a worker without some of its modules must not start
+                raise answer
         for module in (*self.conf.imports, *self.conf.include):
             import_object(module, "include")
         for discover in self._discoveries:
             discover()
-        signals.import_modules.send(sender=self)
 
     # sending
 
     def plain_fields(self, task: Any) -> dict[str, Any]:
         """The fields of a call that has no options: the task's own. Kept, since they are the same each time."""
-        fields = self._plain_fields.get(task.name if task is not None else "")
+        name = task.name if task is not None else ""
+        fields = self._plain_fields.get(name)
         if fields is None:
-            conf = self.conf
-            fields = {
-                "serializer": task.serializer if task is not None else conf.task_serializer,
-                "compression": task.compression if task is not None else conf.task_compression,
-                "expires": task.expires if task is not None else None,
-                "ignore_result": bool(task.ignore_result) if task is not None else None,
-                "priority": task.priority if task is not None else conf.task_default_priority,
-                "delivery_mode": (task.delivery_mode if task is not None else None) or conf.task_default_delivery_mode,
-                "origin": self.origin,
-                "reply_to": self.oid,
-            }
-            self._plain_fields[task.name if task is not None else ""] = fields
+            fields = self._plain_fields[name] = own_fields(self, task)
         return fields
 
     def prepare(self, *args: Any) -> tuple[Message, AsyncResult[Any]]:
@@ -385,6 +386,8 @@ class Celeriac:
         Returns:
             Their results to come, in order.
         """
+        if self.conf.task_always_eager:
+            return [sig.apply_async() for sig in signatures]
         prepared = [
             prepare(
                 self, sig.task, sig.args, sig.kwargs, sig.options.get("task_id"), task=self.tasks.get(sig.task),
@@ -510,8 +513,14 @@ class Celeriac:
 
     def store_state(self, context: Context, task_id: str | None, state: str | None, meta: Any) -> None:
         """Store a custom state: through the worker in a running task, so that states keep their order."""
-        if task_id is None or state is None:
-            raise CeleriacError("update_state needs a state, and a task id outside a running task")
+        if not isinstance(state, str) or not isinstance(task_id, (str, type(None))):
+            raise TypeError(f"update_state takes a state and a task id as text, not {state!r} and {task_id!r}")
+        if task_id is None:
+            if running.get() is not None:
+                return  # the task is called as a plain function: nobody can ask for its state
+            raise CeleriacError("update_state needs a task id outside a running task")
+        if context.is_eager and not (context.owner is None or context.owner.store_eager_result):
+            return
         record = make_record(self, context, state, meta, task_id=task_id)
         send = context.store_state
         if send is not None:
@@ -522,6 +531,12 @@ class Celeriac:
     def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:  # noqa: N802 -- Celery's documented name
         """The result of this id."""
         return AsyncResult(id, app=self, **kwargs)
+
+    @property
+    def current_worker_task(self) -> Any:
+        """The task that a worker (or `apply`) runs in this thread; None for one that is called as a plain function."""
+        context = running.get()
+        return None if context is None or context.called_directly else self.current_task
 
     @property
     def current_task(self) -> Any:

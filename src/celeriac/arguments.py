@@ -7,6 +7,7 @@ The check is a generated empty function with the same parameters: calling it cos
 from __future__ import annotations
 
 import inspect
+import keyword
 from collections.abc import Callable
 from typing import Any
 
@@ -24,14 +25,15 @@ def argument_checker(fun: Callable[..., Any], *, bound: bool = False) -> Callabl
         bound: Leave out the first parameter (`self` of a bound task).
     """
     try:
-        parameters = list(inspect.signature(fun).parameters.values())
+        # Not through `__wrapped__`: a decorator may take other arguments than the function in it.
+        parameters = list(inspect.signature(fun, follow_wrapped=False).parameters.values())
     except (TypeError, ValueError):
         return _anything
-    if bound and parameters:
+    if bound and parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
         parameters = parameters[1:]
     plain = [_without_annotation(parameter) for parameter in parameters]
     name = getattr(fun, "__name__", "task")
-    if not name.isidentifier():
+    if not name.isidentifier() or keyword.iskeyword(name):
         name = "task"
     namespace: dict[str, Any] = {"_default": None}
     text = str(inspect.Signature(plain)).replace("'_default'", "_default")

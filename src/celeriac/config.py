@@ -58,7 +58,12 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         self._own_defaults: dict[str, Any] = {}
         self._added: dict[str, Any] = {}
         self._configured: dict[str, Any] = {}
+        self._on_change: Callable[[], None] | None = None
         self.update(values or {})
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call this whenever a setting has changed: the app forgets what it has made of the settings."""
+        self._on_change = callback
 
     # reading
 
@@ -259,6 +264,8 @@ class Settings(SettingTable, MutableMapping[str, Any]):
             if row.fallback and values[name] is None:
                 values[name] = values[row.fallback]
         self.__dict__.update(values)
+        if self._on_change is not None:
+            self._on_change()
 
     # between processes
 

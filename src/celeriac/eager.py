@@ -5,6 +5,7 @@ Arguments are encoded and decoded, the outcome is made by `execution.execute`, r
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from celeriac import states
@@ -12,7 +13,6 @@ from celeriac.execution import Environment, execute
 from celeriac.message import Action, Message
 from celeriac.outcome import Execution, Outcome
 from celeriac.result import EagerResult
-from celeriac.results.base import Record
 from celeriac.sending import prepare
 from celeriac.wire.results import decode_result
 
@@ -37,19 +37,20 @@ def run_eagerly(
     options = {key: value for key, value in options.items() if key not in ("countdown", "eta") and value is not None}
     options["ignore_result"] = False  # the value is wanted here, whatever would be stored
     message, _ = prepare(app, task.name, args, kwargs, task_id, link, link_error, task=task, options=options)
-    outcome = _run(app, message)
-    for follower in outcome.messages:
-        _run(app, follower)
-    result = _as_result(app, message, outcome)
+    outcome, error = _run(app, message)
+    followers = deque(outcome.messages)
+    while followers:
+        followers.extend(_run(app, followers.popleft())[0].messages)
+    result = _as_result(app, message, outcome, error)
     if outcome.record is not None and task.store_eager_result and app.backend is not None:
         app.backend.store([outcome.record])
     if (app.conf.task_eager_propagates if throw is None else throw) and outcome.state in states.PROPAGATE_STATES:
-        result.get()
+        result.get(disable_sync_subtasks=False)
     return result
 
 
-def _run(app: Celeriac, message: Message) -> Outcome:
-    """Run a message, and again while it asks for a retry or to be requeued."""
+def _run(app: Celeriac, message: Message) -> tuple[Outcome, BaseException | None]:
+    """Run a message, and again while it asks for a retry or to be requeued; returns what the last run raised, too."""
     environment = Environment(app, app.origin, is_eager=True)
     deliveries = 1
     try:
@@ -60,12 +61,16 @@ def _run(app: Celeriac, message: Message) -> Outcome:
             elif outcome.action == Action.REQUEUE.value and deliveries < app.conf.task_max_deliveries:
                 deliveries += 1
             else:
-                return outcome
+                return outcome, environment.error
     finally:
         environment.close()
 
 
-def _as_result(app: Celeriac, message: Message, outcome: Outcome) -> EagerResult[Any]:
-    record = outcome.record or Record(id=message.id, state=outcome.state, result=b"null")
-    value = decode_result(record, app.result_accept)
-    return EagerResult(message.id, value, outcome.state, traceback=record.traceback, name=outcome.task)
+def _as_result(app: Celeriac, message: Message, outcome: Outcome, error: BaseException | None) -> EagerResult[Any]:
+    record = outcome.record
+    if outcome.state in states.PROPAGATE_STATES and error is not None:
+        value: Any = error  # the very exception, with its traceback: nothing has to travel here
+    else:
+        value = None if record is None else decode_result(record, app.result_accept)
+    trace = None if record is None else record.traceback
+    return EagerResult(message.id, value, outcome.state, traceback=trace, name=outcome.task)

@@ -1,7 +1,8 @@
 """Pydantic models as arguments and results of tasks: `@app.task(pydantic=True)`.
 
 Imported only for such a task, so pydantic stays optional. Follows Celery's documented rules: an argument whose annotation
-is a model, or Optional of one, is validated from a dict; a returned model is dumped.
+is a model, or Optional of one, is validated from a dict; a returned model is dumped; models that a caller passes travel
+as plain data.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Union
 
 from pydantic import BaseModel
 
-__all__ = ["wrap"]
+__all__ = ["dump_models", "wrap"]
 
 
 def wrap(app: Any, fun: Callable[..., Any], name: str, bind: bool, options: dict[str, Any]) -> Callable[..., Any]:
@@ -24,20 +25,23 @@ def wrap(app: Any, fun: Callable[..., Any], name: str, bind: bool, options: dict
     context = {"celery_app": app, "celery_task_name": name, **(options.get("pydantic_context") or {})}
     dump = {"mode": "json", **(options.get("pydantic_dump_kwargs") or {})}
     signature = inspect.signature(fun)
-    hints = typing.get_type_hints(fun)
-    models = {key: model for key, hint in hints.items() if key != "return" and (model := _model(hint)) is not None}
-    returned = hints.get("return")
+
+    @functools.cache
+    def models() -> dict[str, type[BaseModel]]:
+        # Looked up when first needed: annotations may name classes that are defined further down.
+        hints = typing.get_type_hints(fun)
+        return {name: model for name, hint in hints.items() if (model := _model(hint)) is not None}
 
     def validated(args: Any, kwargs: Any) -> inspect.BoundArguments:
         bound = signature.bind(*args, **kwargs)
-        for key, model in models.items():
-            value = bound.arguments.get(key)
+        for key, model in models().items():
+            value = bound.arguments.get(key) if key != "return" else None
             if value is not None and not isinstance(value, BaseModel):
                 bound.arguments[key] = model.model_validate(value, strict=strict or None, context=context)
         return bound
 
     def dumped(value: Any) -> Any:
-        model = _model(returned)
+        model = models().get("return")
         return value.model_dump(**dump) if model is not None and isinstance(value, model) else value
 
     if inspect.iscoroutinefunction(fun):
@@ -55,6 +59,15 @@ def wrap(app: Any, fun: Callable[..., Any], name: str, bind: bool, options: dict
         return dumped(fun(*bound.args, **bound.kwargs))
 
     return run
+
+
+def dump_models(args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments of a call with models as plain data."""
+    return [_plain(value) for value in args or ()], {key: _plain(value) for key, value in (kwargs or {}).items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def _model(hint: Any) -> type[BaseModel] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac import states
 from celeriac.codec import dumps
 from celeriac.context import Context
+from celeriac.result import ResultBase
 from celeriac.results.base import Record
 from celeriac.timing import iso_now
 from celeriac.wire.results import encode_result, exception_form
@@ -33,7 +34,9 @@ def make_record(
     conf = app.conf
     if isinstance(value, BaseException) and conf.result_serializer != "pickle":
         value = exception_form(value)
-    elif hasattr(value, "as_tuple"):  # a task that returns a result stands for that result
+    elif isinstance(value, ResultBase) and hasattr(
+        value, "as_tuple"
+    ):  # a task that returns a result stands for that result
         value = value.as_tuple()
     content_type, content_encoding, body = encode_result(value, conf.result_serializer)
     is_ready = state in states.READY_STATES

@@ -8,11 +8,25 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import Retry
+from celeriac.safe_repr import saferepr
 
 if TYPE_CHECKING:
     from celeriac.context import Context
 
-__all__ = ["next_delay", "retry_options"]
+__all__ = ["exception_classes", "next_delay", "retry_options"]
+
+
+def exception_classes(what: str, value: Any) -> tuple[type[BaseException], ...]:
+    """One exception class or several, as a tuple.
+
+    Raises:
+        TypeError: One of them is no exception class; the message names `what` asks for them.
+    """
+    found = tuple(value) if isinstance(value, (list, tuple, set, frozenset)) else (value,)
+    for each in found:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise TypeError(f"{what} must hold exception classes, not {saferepr(each, 60)}")
+    return found
 
 
 def next_delay(retries: int, factor: bool | float, maximum: float, *, jitter: bool) -> float:

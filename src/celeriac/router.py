@@ -19,6 +19,8 @@ from celeriac.routing import Exchange, Queue
 __all__ = ["Route", "Router", "as_exchange", "as_queue", "queues_from_setting"]
 
 _EXCHANGE_TYPES = ("direct", "topic", "fanout", "headers")
+#: Options that name a destination.
+_PLACES = ("queue", "exchange", "exchange_type", "routing_key")
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -114,53 +116,79 @@ class Router:
         self._is_static = all(not is_dynamic for is_dynamic, _fun in self._lookups)
         self._plain: dict[str, Route] = {}
 
-    def route(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None) -> Route:
+    def route(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], task: Any = None) -> Route:
         """Where this call goes.
 
+        Options of the call rank above attributes of the task, and those above `task_routes`. Other keys of a route, such
+        as its priority, hold whoever names the destination.
+
         Raises:
-            QueueNotFound: The queue is unknown and missing queues are not created.
+            QueueNotFound: The queue is unknown and missing queues are not created, or no queue is bound so.
+            ImproperlyConfigured: A route is neither a queue nor a mapping of options.
         """
         if not options and self._is_static:
             cached = self._plain.get(name)
             if cached is not None:
                 return cached
-        given = {key: options[key] for key in ("queue", "exchange", "routing_key") if options.get(key) is not None}
-        if given:
-            return self._resolve(given)
-        attributes = {
-            key: value
-            for key in ("queue", "exchange", "routing_key")
-            if task is not None and (value := getattr(task, key, None)) is not None
-        }
-        chosen = attributes or self._look_up(name, args, kwargs, options, task) or {}
-        route = self._resolve(chosen)
+        found = self._look_up(name, args, kwargs, options, task) if self._lookups else {}
+        attributes = {key: getattr(task, key, None) for key in _PLACES} if task is not None else {}
+        place: dict[str, Any] = {}
+        for source in (found, attributes, options):
+            place = _replaced(place, source)
+        route = self._resolve(place, {key: value for key, value in found.items() if key not in _PLACES})
         if not options and self._is_static:
             self._plain[name] = route
         return route
 
-    def _look_up(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any) -> dict[str, Any] | None:
+    def _look_up(self, name: str, args: Any, kwargs: Any, options: Any, task: Any) -> Mapping[str, Any]:
         for _is_dynamic, fun in self._lookups:
             found = fun(name, args, kwargs, options, task)
+            if isinstance(found, (str, Queue)) or hasattr(found, "routing_key"):
+                return {"queue": found}
+            if isinstance(found, Mapping):
+                return found
             if found is not None:
-                return {"queue": found} if isinstance(found, (str, Queue)) else dict(found)
-        return None
+                raise ImproperlyConfigured(
+                    f"task_routes: the route of {name!r} is {found!r}, neither a queue nor a mapping of options"
+                )
+        return {}
 
-    def _resolve(self, chosen: Mapping[str, Any]) -> Route:
-        rest = {k: v for k, v in chosen.items() if k not in ("queue", "exchange", "routing_key", "exchange_type")}
-        exchange, routing_key = chosen.get("exchange"), chosen.get("routing_key")
-        if exchange:
-            name = exchange if isinstance(exchange, str) else exchange.name
-            return Route("", name, routing_key or "", rest)
-        queue = chosen.get("queue")
-        if queue is None:
-            queue = self.default
-        elif isinstance(queue, str):
-            queue = self.queue(queue)
-        else:
-            queue = self.queues.setdefault(queue.name, as_queue(queue))
-        if queue.exchange.type == "direct":
-            return Route(queue.name, "", queue.name, rest)
-        return Route("", queue.exchange.name, routing_key or queue.routing_key, rest)
+    def _resolve(self, place: Mapping[str, Any], rest: dict[str, Any]) -> Route:
+        exchange, routing_key, queue = place.get("exchange"), place.get("routing_key"), place.get("queue")
+        if queue is not None:
+            queue = self.queue(queue) if isinstance(queue, str) else self.queues.setdefault(queue.name, as_queue(queue))
+            if queue.exchange.type == "direct":
+                return Route(queue.name, "", queue.name, rest)
+            exchange, routing_key = queue.exchange, routing_key or queue.routing_key
+        elif not exchange and (not routing_key or routing_key == self.default.routing_key):
+            return self._resolve({"queue": self.default}, rest)
+        exchange = self._exchange(exchange, place.get("exchange_type"))
+        if exchange.type == "direct":
+            return self._bound(exchange, routing_key or "", rest)
+        return Route("", exchange.name, routing_key or "", rest)
+
+    def _exchange(self, exchange: Any, kind: str | None) -> Exchange:
+        """An exchange with its type, which queues that are bound to it know; the default one if none is named."""
+        if not exchange:
+            return self.default.exchange
+        if not isinstance(exchange, str):
+            return as_exchange(exchange)
+        known = (queue.exchange for queue in (self.default, *self.queues.values()))
+        return next((each for each in known if each.name == exchange), Exchange(exchange, kind or "direct"))
+
+    def _bound(self, exchange: Exchange, routing_key: str, rest: dict[str, Any]) -> Route:
+        """The queue behind a direct exchange. Queues that only the broker knows are found by name there."""
+        for queue in (self.default, *self.queues.values()):
+            if queue.exchange == exchange and queue.routing_key == routing_key:
+                return Route(queue.name, "", queue.name, rest)
+        if exchange.name == routing_key:  # how a queue that was made by naming it is bound
+            return self._resolve({"queue": routing_key}, rest)
+        if exchange == self.default.exchange:
+            raise QueueNotFound(
+                f"No queue of task_queues is bound to exchange {exchange.name!r} with routing key {routing_key!r}."
+                + near_match(routing_key, [queue.routing_key for queue in self.queues.values()])
+            )
+        return Route("", exchange.name, routing_key, rest)
 
     def queue(self, name: str) -> Queue:
         """The queue of this name, created if that is allowed."""
@@ -175,6 +203,14 @@ class Router:
                 )
             found = self.queues[name] = Queue(name, Exchange(name, self.default.exchange.type), name)
         return found
+
+
+def _replaced(place: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """The destination after a source of higher rank: what it names as queue or exchange ends what ranked below."""
+    named = {key: source[key] for key in _PLACES if source.get(key) is not None}
+    if not named:
+        return place
+    return named if "queue" in named or "exchange" in named else {**place, **named}
 
 
 _Lookup = Callable[[str, Any, Any, dict[str, Any], Any], Any]

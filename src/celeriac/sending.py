@@ -10,31 +10,25 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from celeriac import signals
 from celeriac.context import Context, running
 from celeriac.errors import OperationalError
+from celeriac.loading import import_object
 from celeriac.message import Message
+from celeriac.options import COPIED, KNOWN, check_limits, check_options, signatures_of, task_id_of
 from celeriac.result import AsyncResult
+from celeriac.task import FromSetting
 from celeriac.wire.messages import TaskCall, encode_call
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["new_id", "prepare", "publish"]
+__all__ = ["new_id", "own_fields", "prepare", "publish"]
 
 logger = logging.getLogger("celeriac.sending")
-
-#: Options of `apply_async` that have a meaning of their own; any other becomes a property of the message.
-KNOWN_OPTIONS = frozenset({
-    "add_to_parent", "argsrepr", "chain", "chord", "compression", "confirm_timeout", "connection", "countdown",
-    "declare", "delivery_mode", "eta", "exchange", "exchange_type", "expires", "group_id", "group_index", "headers",
-    "ignore_result", "immediate", "kwargsrepr", "link", "link_error", "mandatory", "parent_id", "priority", "producer",
-    "publisher", "queue", "replaced_task_nesting", "reply_to", "result_cls", "retries", "retry", "retry_policy",
-    "root_id", "route_name", "router", "routing_key", "serializer", "shadow", "soft_time_limit", "stamped_headers",
-    "stamps", "task_id", "task_type", "time_limit", "timeout",
-})  # fmt: skip
 
 
 def new_id() -> str:
@@ -61,15 +55,18 @@ def prepare(
     """The message of a call and its result to come.
 
     Raises:
-        ValueError: The soft time limit is above the hard one.
+        TypeError: `args` is not a list or tuple, or an option has the wrong type.
+        ValueError: An option has a value that is not allowed, such as a soft time limit above the hard one.
         EncodeError: An argument can't be serialized.
         MessageTooLarge: The body is larger than `message_max_bytes`.
     """
     options = options or {}
-    route = app.router.route(options.get("route_name") or name, args, kwargs, options, task)  # type: ignore[arg-type]
+    if args.__class__ is not tuple and not isinstance(args, (list, tuple, NoneType)):
+        raise TypeError(f"task args must be a list or tuple, not {args!r}")
+    route = app.router.route(options.get("route_name") or name, args, kwargs, options, task)
     if route.options:
         options = {**route.options, **options}
-    task_id = task_id or new_id()
+    task_id = task_id_of(task_id) if task_id else new_id()
     context = running.get()
     if options or link or link_error:
         fields = _fields(app, task, options, link, link_error, context)
@@ -77,6 +74,8 @@ def prepare(
         fields = app.plain_fields(task)
         if context is not None and not context.called_directly:
             fields = {**fields, **_relation(app, context, options)}
+    if task is not None and task.pydantic and fields["serializer"] != "pickle":
+        args, kwargs = import_object("celeriac.modeling:dump_models", "pydantic")(args, kwargs)
     call = TaskCall(
         task=name,
         id=task_id,
@@ -86,6 +85,7 @@ def prepare(
         exchange=route.exchange,
         routing_key=route.routing_key,
         shadow=shadow
+        or options.get("shadow")
         or (task.shadow_name(args, kwargs, options) if task is not None and task.has_shadow_name else None),
         **fields,
     )
@@ -100,6 +100,32 @@ def prepare(
     return message, result
 
 
+def own_fields(app: Celeriac, task: Any) -> dict[str, Any]:
+    """The fields of a call that has no options: those of the task, or of the settings for a task that is not here.
+
+    Raises:
+        ValueError: The task's soft time limit is above its hard one.
+    """
+    conf = app.conf
+    if task is None:
+        fields = {
+            "serializer": conf.task_serializer,
+            "compression": conf.task_compression,
+            "priority": conf.task_default_priority,
+            "delivery_mode": conf.task_default_delivery_mode,
+            "expires": None,
+            "ignore_result": None,
+        }
+    else:
+        limits = type(task).time_limit, type(task).soft_time_limit
+        if not any(isinstance(limit, FromSetting) for limit in limits):  # what settings say is the worker's business
+            check_limits(*limits)
+        fields = {name: getattr(task, name) for name in ("serializer", "compression", "priority", "expires")}
+        fields["delivery_mode"] = task.delivery_mode or conf.task_default_delivery_mode
+        fields["ignore_result"] = bool(task.ignore_result)
+    return {**fields, "origin": app.origin, "reply_to": app.oid}
+
+
 def _fields(
     app: Celeriac, task: Any, options: Mapping[str, Any], link: Any, link_error: Any, context: Context | None
 ) -> dict[str, Any]:
@@ -107,15 +133,12 @@ def _fields(
     fields = {**app.plain_fields(task)}
     if context is not None and not context.called_directly:
         fields.update(_relation(app, context, options))
-    hard, soft = options.get("time_limit"), options.get("soft_time_limit")
-    if hard is not None and soft is not None and soft > hard:
-        raise ValueError(f"soft_time_limit ({soft}) must not be above time_limit ({hard})")
-    for option, field in _COPIED.items():
-        if options.get(option) is not None:
-            fields[field] = options[option]
-    fields["callbacks"] = _signatures(link if link is not None else options.get("link"))
-    fields["errbacks"] = _signatures(link_error if link_error is not None else options.get("link_error"))
-    extra = {key: value for key, value in options.items() if key not in KNOWN_OPTIONS}
+    check_options(options)
+    fields.update({option: options[option] for option in COPIED if options.get(option) is not None})
+    fields["callbacks"] = signatures_of("link", link if link is not None else options.get("link"))
+    errbacks = link_error if link_error is not None else options.get("link_error")
+    fields["errbacks"] = signatures_of("link_error", errbacks)
+    extra = {key: value for key, value in options.items() if key not in KNOWN}
     if options.get("stamped_headers"):
         names = options["stamped_headers"]
         fields["stamps"] = {
@@ -127,23 +150,13 @@ def _fields(
     return fields
 
 
-#: option of `apply_async` → field of TaskCall, where they are passed on as they are
-_COPIED = {
-    name: name
-    for name in (
-        "serializer", "compression", "countdown", "eta", "expires", "retries", "time_limit", "soft_time_limit", "chain",
-        "chord", "group_id", "group_index", "root_id", "parent_id", "shadow", "reply_to", "ignore_result", "argsrepr",
-        "kwargsrepr", "replaced_task_nesting", "stamped_headers", "headers", "delivery_mode", "priority",
-    )
-    if name != "shadow"
-}  # fmt: skip
-
-
 def _relation(app: Celeriac, context: Context, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a call made inside a task inherits from it."""
     found: dict[str, Any] = {"root_id": context.root_id or context.id, "parent_id": context.id}
     if app.conf.task_inherit_parent_priority and context.delivery_info and options.get("priority") is None:
-        found["priority"] = context.delivery_info.get("priority")
+        inherited = context.delivery_info.get("priority")
+        if inherited is not None:
+            found["priority"] = inherited
     return found
 
 
@@ -151,12 +164,6 @@ def _add_to_trail(context: Context, result: AsyncResult[Any]) -> None:
     task = context.get("owner")
     if not context.called_directly and (task is None or task.trail):
         context.children = [*(context.children or ()), result]
-
-
-def _signatures(link: Any) -> list[Any] | None:
-    if not link:
-        return None
-    return list(link) if isinstance(link, (list, tuple)) else [link]
 
 
 def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, Any] | None = None) -> None:
@@ -182,7 +189,8 @@ def _publish_again(
     app: Celeriac, messages: Sequence[Message], options: Mapping[str, Any], error: OperationalError, started: float
 ) -> None:
     conf = app.conf
-    if not options.get("retry", conf.task_publish_retry):
+    wanted = options.get("retry")
+    if not (conf.task_publish_retry if wanted is None else wanted):
         raise error
     policy = {**conf.task_publish_retry_policy, **(options.get("retry_policy") or {})}
     end = started + (options.get("timeout") or conf.publish_timeout)

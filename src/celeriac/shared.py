@@ -13,9 +13,6 @@ __all__ = ["shared_task"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Functions that are shared tasks, to refuse a second decoration.
-_shared: set[str] = set()
-
 
 class SharedTask:
     """Stands for the current app's copy of a shared task: every use goes to that copy."""

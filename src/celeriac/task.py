@@ -14,8 +14,9 @@ from celeriac.arguments import argument_checker
 from celeriac.context import Context, running
 from celeriac.current import get_current_app
 from celeriac.errors import Ignore, MaxRetriesExceededError, OperationalError, Retry
+from celeriac.loading import import_object
 from celeriac.result import AsyncResult, EagerResult
-from celeriac.retrying import next_delay, retry_options
+from celeriac.retrying import exception_classes, next_delay, retry_options
 from celeriac.signature import Signature
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class FromSetting(Generic[T]):
             return self
         value: T = task.app.conf[self.setting]
         task.__dict__[self.attribute] = value
+        task.__dict__.setdefault("_from_settings", {})[self.attribute] = value
         return value
 
 
@@ -106,7 +108,16 @@ class Task(Generic[P, R]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in ("throws", "autoretry_for", "dont_autoretry_for"):
+            if name in cls.__dict__:
+                setattr(cls, name, exception_classes(f"{name} of task {cls.name or cls.__name__}", cls.__dict__[name]))
         cls.has_shadow_name = cls.shadow_name is not Task.shadow_name
+
+    def forget_settings(self) -> None:
+        """Read the options that come from settings anew; those that were set on the task since stay."""
+        for name, value in self.__dict__.pop("_from_settings", {}).items():
+            if self.__dict__.get(name) is value:
+                del self.__dict__[name]
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The body of the task. `@app.task` puts the function here; class-based tasks define it."""
@@ -143,8 +154,9 @@ class Task(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it here, as a plain function."""
         context = running.get()
-        if context is not None and context.owner is self and not context.called_directly:
-            context.owner = None  # a worker runs it through an overridden __call__: keep its context
+        is_overridden = type(self).__call__ is not Task.__call__
+        if is_overridden and context is not None and context.owner is self and not context.is_entered:
+            context.is_entered = True  # a worker runs it through the overridden __call__: keep its context
             return cast(R, self.run(*args, **kwargs))
         token = running.set(Context(task=self.name, args=list(args), kwargs=kwargs))
         try:
@@ -205,9 +217,13 @@ class Task(Generic[P, R]):
         self, args: Sequence[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
     ) -> AsyncResult[R]:
         """`apply_async` for coroutines."""
+        app = self.app
         if self.typing:
             self.check_arguments(args, kwargs)
-        return cast(AsyncResult[R], await self.app.asend_task(self.name, args, kwargs, task_type=self, **options))
+        if app.conf.task_always_eager:
+            run = import_object("celeriac.batching:run_aside", "task_always_eager")
+            return cast(AsyncResult[R], await run(self.apply, args, kwargs, **options))
+        return cast(AsyncResult[R], await app.asend_task(self.name, args, kwargs, task_type=self, **options))
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:
         """Raise TypeError if the arguments do not fit the function."""
@@ -378,7 +394,8 @@ def _task_by_name(name: str) -> Any:
 _REQUEST_OPTIONS = (
     ("task_id", "id"), ("link", "callbacks"), ("link_error", "errbacks"), ("chord", "chord"), ("chain", "chain"),
     ("group_id", "group"), ("group_index", "group_index"), ("root_id", "root_id"), ("reply_to", "reply_to"),
-    ("shadow", "shadow"), ("headers", "headers"), ("expires", "expires"), ("retries", "retries"),
+    ("shadow", "shadow"), ("headers", "headers"),
+    ("stamped_headers", "stamped_headers"), ("stamps", "stamps"), ("expires", "expires"), ("retries", "retries"),
     ("ignore_result", "ignore_result"), ("replaced_task_nesting", "replaced_task_nesting"),
     ("argsrepr", "argsrepr"), ("kwargsrepr", "kwargsrepr"),
 )  # fmt: skip

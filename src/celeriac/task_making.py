@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import DuplicateTaskNameWarning
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["annotate", "make_task"]
 
-#: Options that replace methods.
-_HANDLERS = frozenset({"on_success", "on_failure", "on_retry", "after_return", "before_start", "shadow_name"})
+#: Options that replace methods, with the number of their arguments without `self`.
+_HANDLERS = {
+    "on_success": 4, "on_failure": 5, "on_retry": 5, "after_return": 6, "before_start": 3, "shadow_name": 3,
+}  # fmt: skip
 
 
 def make_task(
@@ -64,10 +67,16 @@ def _is_same(original: Any, fun: Callable[..., Any]) -> bool:
 
 
 def _as_attribute(key: str, value: Any) -> Any:
-    """A handler that takes no `self` must not become a method."""
+    """A handler becomes a method, unless it is a function of just the documented arguments without `self`."""
+    return staticmethod(value) if key in _HANDLERS and not _takes_self(key, value) else value
+
+
+def _takes_self(key: str, value: Any) -> bool:
     code = getattr(value, "__code__", None)
-    takes_self = code is not None and code.co_argcount > 0 and code.co_varnames[0] == "self"
-    return staticmethod(value) if key in _HANDLERS and callable(value) and not takes_self else value
+    if code is None:
+        return False
+    names = code.co_varnames[: code.co_argcount]
+    return names[:1] == ("self",) or len(names) != _HANDLERS[key]
 
 
 def annotate(app: Celeriac, task: Any) -> None:
@@ -77,9 +86,19 @@ def annotate(app: Celeriac, task: Any) -> None:
         return
     annotations = app.conf.task_annotations
     for entry in annotations if isinstance(annotations, (list, tuple)) else [annotations] if annotations else []:
-        if isinstance(entry, Mapping):
-            found = {**(entry.get("*") or {}), **(entry.get(task.name) or {})}
-        else:
-            found = entry.annotate(task) or {}
-        for key, value in found.items():
-            setattr(task, key.lstrip("@"), value)
+        for key, value in _annotations_of(entry, task).items():
+            if key.startswith("@"):  # a decorator for the method
+                setattr(task, key[1:], value(getattr(task, key[1:])))
+            elif key in _HANDLERS and _takes_self(key, value):
+                setattr(task, key, MethodType(value, task))
+            else:
+                setattr(task, key, value)
+
+
+def _annotations_of(entry: Any, task: Any) -> Mapping[str, Any]:
+    """What one entry of `task_annotations` says of a task: a mapping by name, an object with `annotate`, or its path."""
+    if isinstance(entry, str):
+        entry = import_object(entry, "task_annotations")
+    if isinstance(entry, Mapping):
+        return {**(entry.get("*") or {}), **(entry.get(task.name) or {})}
+    return (entry() if isinstance(entry, type) else entry).annotate(task) or {}
