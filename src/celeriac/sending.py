@@ -63,6 +63,8 @@ def prepare(
     options = options or {}
     if args.__class__ is not tuple and not isinstance(args, (list, tuple, NoneType)):
         raise TypeError(f"task args must be a list or tuple, not {args!r}")
+    if options:
+        check_options(options)
     route = app.router.route(options.get("route_name") or name, args, kwargs, options, task)
     if route.options:
         options = {**route.options, **options}
@@ -133,7 +135,6 @@ def _fields(
     fields = {**app.plain_fields(task)}
     if context is not None and not context.called_directly:
         fields.update(_relation(app, context, options))
-    check_options(options)
     fields.update({option: options[option] for option in COPIED if options.get(option) is not None})
     fields["callbacks"] = signatures_of("link", link if link is not None else options.get("link"))
     errbacks = link_error if link_error is not None else options.get("link_error")
