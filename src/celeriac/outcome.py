@@ -13,14 +13,14 @@ import msgspec
 from celeriac.message import Message
 from celeriac.results.base import Record
 
-__all__ = ["RUN", "Execution", "Outcome", "Verdict"]
+__all__ = ["RUN", "STORED", "Execution", "Outcome", "Verdict"]
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
     """The end of a task that is decided already; the runner only writes it down and tells who has to know.
 
     Attributes:
-        state: FAILURE or REVOKED; "STORED" if the outcome is stored and only its continuations may be missing.
+        state: FAILURE or REVOKED; STORED if the outcome is stored and only its continuations may be missing.
         error: Name of the exception class in `celeriac.errors`.
         args: Its arguments.
         action: What becomes of the delivery (`Action` value).
@@ -34,6 +34,8 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
     reason: str = ""
 
 
+#: State of a verdict: the outcome is stored, only what follows from it may be missing.
+STORED = "STORED"
 #: No verdict: run the task.
 RUN = Verdict(state="")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from celeriac import cli
 from tests.faults.apps import worker_script
 from tests.faults.apps.rig import Rig
 from tests.support.worker import WorkerProcess
@@ -17,7 +17,7 @@ from tests.support.worker import WorkerProcess
 @pytest.fixture
 def start_worker(worker_process: Callable[..., WorkerProcess]) -> Callable[..., WorkerProcess]:
     """Starts the real worker."""
-    if hasattr(cli, "main"):
+    if importlib.util.find_spec("celeriac.cli.worker") is not None:
         return worker_process
 
     def start(app: str, *arguments: str, env: dict[str, str]) -> WorkerProcess:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 from celeriac import signals
@@ -51,6 +52,9 @@ def run_runner(app: Celeriac, options: RunnerOptions, sock_fd: int, cells_fd: in
         RUNNERS[options.pool](app, options.node, channel, cells).run()
     except SystemExit as exc:  # a task called sys.exit(): the supervisor treats that as a crash
         code = exc.code if isinstance(exc.code, int) else 1
+    except BaseException:  # a fault of ours; what this process ran is given back by the supervisor
+        traceback.print_exc()
+        code = 1
     finally:
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=code)
         with contextlib.suppress(Exception):

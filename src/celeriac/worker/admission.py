@@ -15,7 +15,7 @@ import msgspec
 from celeriac import states
 from celeriac.errors import InvalidTaskError
 from celeriac.message import Action, Delivery
-from celeriac.outcome import RUN, Verdict
+from celeriac.outcome import RUN, STORED, Verdict
 from celeriac.results.base import Record
 from celeriac.wire.messages import parse_moment
 
@@ -76,7 +76,7 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
     if delivery.starts >= rules.max_deliveries or delivery.deliveries > rules.max_deliveries * LEASES_PER_START:
         return _poisoned(delivery)
     if stored is not None and stored.is_ready and delivery.redelivered:
-        return Admission(verdict=Verdict("STORED"))
+        return Admission(verdict=Verdict(STORED))
     try:
         expires, eta = headers.get("expires"), headers.get("eta")
         if expires is not None and (moment := parse_moment(expires, rules.timezone)) is not None and moment <= now:

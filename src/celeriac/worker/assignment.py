@@ -46,6 +46,11 @@ class Assignment:
         self.is_soft_limited = False
 
     @property
+    def is_bound(self) -> bool:
+        """Whether it has to end here: it is acked, or its end is decided. Other workers can have the rest."""
+        return self.is_acked or self.verdict is not RUN
+
+    @property
     def task(self) -> str:
         """Name of the task."""
         return self.delivery.message.task

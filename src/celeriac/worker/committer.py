@@ -41,6 +41,16 @@ class Entry(msgspec.Struct, frozen=True):
     on_done: Callable[[], None] | None = None
 
 
+class _Steps:
+    """Which steps of a batch are done, so that one that is tried again does not publish twice."""
+
+    __slots__ = ("is_published", "is_stored")
+
+    def __init__(self) -> None:
+        self.is_stored = False
+        self.is_published = False
+
+
 class Committer:
     """The thread that commits.
 
@@ -107,10 +117,10 @@ class Committer:
             self._on_committed(batch, refused)
 
     def _commit_until_done(self, batch: list[Entry]) -> list[Delivery]:
-        attempt = 0
+        attempt, steps = 0, _Steps()
         while True:
             try:
-                return self._commit(batch)
+                return self._commit(batch, steps)
             except OperationalError as exc:
                 attempt += 1
                 pause = backoff(attempt)
@@ -134,19 +144,22 @@ class Committer:
         dead = Settlement(delivery, Action.DEAD_LETTER, f"its outcome can't be committed: {exc}")
         return self._commit_until_done([Entry(dead)])
 
-    def _commit(self, batch: list[Entry]) -> list[Delivery]:
+    def _commit(self, batch: list[Entry], steps: _Steps) -> list[Delivery]:
         early = [record for entry in batch for record in entry.more_records]
         early += [entry.record for entry in batch if entry.settlement is None and entry.record is not None]
         if early and self._store is not None:
             self._store.store(early)
         if self._is_atomic:
-            return self._commit_atomically(batch)
-        return self._commit_in_order(batch)
+            return self._commit_atomically(batch, steps)
+        return self._commit_in_order(batch, steps)
 
-    def _commit_atomically(self, batch: list[Entry]) -> list[Delivery]:
-        loose = [message for entry in batch if entry.settlement is None for message in entry.messages]
-        if loose:
-            self._transport.publish(loose)
+    def _publish(self, messages: list[Message], steps: _Steps) -> None:
+        if messages and not steps.is_published:
+            self._transport.publish(messages)
+        steps.is_published = True
+
+    def _commit_atomically(self, batch: list[Entry], steps: _Steps) -> list[Delivery]:
+        self._publish([message for entry in batch if entry.settlement is None for message in entry.messages], steps)
         commits = [
             Commit(entry.settlement, entry.record, entry.messages) for entry in batch if entry.settlement is not None
         ]
@@ -157,8 +170,13 @@ class Committer:
         faultpoint("after_commit")
         return refused
 
-    def _commit_in_order(self, batch: list[Entry]) -> list[Delivery]:
-        """Store → publish → settle, for stores that the broker can't write to."""
+    def _commit_in_order(self, batch: list[Entry], steps: _Steps) -> list[Delivery]:
+        """Store → publish → settle, for stores that the broker can't write to.
+
+        Who holds the lease publishes, also if the store refuses its record: that one is there already, from an attempt
+        whose reply was lost or from an execution that died before it could publish. The same message sent twice has the
+        same id.
+        """
         settling = [entry for entry in batch if entry.settlement is not None]
         doubtful = [
             e.settlement.delivery for e in settling if e.settlement and self._leases.is_over(e.settlement.delivery)
@@ -167,16 +185,11 @@ class Committer:
         lost_tokens = {delivery.token for delivery in lost}
         batch = [e for e in batch if e.settlement is None or e.settlement.delivery.token not in lost_tokens]
         records = [entry.record for entry in batch if entry.settlement is not None and entry.record is not None]
-        refused_ids = set(self._store.store(records)) if records and self._store is not None else set()
+        if records and self._store is not None and not steps.is_stored:
+            self._store.store(records)
+        steps.is_stored = True
         faultpoint("after_store")
-        messages = [
-            message
-            for entry in batch
-            for message in entry.messages
-            if entry.record is None or entry.record.id not in refused_ids
-        ]
-        if messages:
-            self._transport.publish(messages)
+        self._publish([message for entry in batch for message in entry.messages], steps)
         faultpoint("before_ack")
         settlements = [entry.settlement for entry in batch if entry.settlement is not None]
         if settlements:

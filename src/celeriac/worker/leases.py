@@ -1,7 +1,7 @@
 """Keeps the leases of everything this worker holds: renewed every third of their time, from a thread of their own.
 
-A store that is down or a task that is long can't delay a renewal. Deliveries whose lease another worker has taken are
-reported once; their outcomes will be refused.
+The same thread records at the broker what has started. A store that is down or a task that is long can't delay a renewal.
+Deliveries whose lease another worker has taken are reported once; their outcomes will be refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from celeriac.errors import OperationalError
+from celeriac.errors import CeleriacError, OperationalError
 from celeriac.log import get_logger
 from celeriac.message import Delivery
 from celeriac.timing import backoff
@@ -32,20 +32,32 @@ class Leases:
     def __init__(self, transport: Transport, seconds: float, on_lost: Callable[[list[Delivery]], None]) -> None:
         self._transport = transport
         self._seconds = seconds
+        self._renews = False
         self._on_lost = on_lost
         self._held: dict[object, tuple[Delivery, float]] = {}
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._started: list[Delivery] = []
+        self._is_stopping = False
+        self._lock = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="celeriac-leases", daemon=True)
 
     def start(self) -> None:
         """Start renewing."""
-        if self._transport.capabilities.lease == "message":
+        capabilities = self._transport.capabilities
+        self._renews = capabilities.lease == "message"
+        if self._renews or capabilities.counts_starts:
             self._thread.start()
 
     def stop(self) -> None:
         """Stop renewing."""
-        self._stop.set()
+        with self._lock:
+            self._is_stopping = True
+            self._lock.notify()
+
+    def charge(self, deliveries: Iterable[Delivery]) -> None:
+        """Record at the broker that these are started."""
+        with self._lock:
+            self._started.extend(deliveries)
+            self._lock.notify()
 
     def add(self, deliveries: Iterable[Delivery]) -> None:
         """Renew these from now on."""
@@ -69,21 +81,34 @@ class Leases:
         return len(self._held)
 
     def _run(self) -> None:
-        failures, pause = 0, self._seconds / 3
-        while not self._stop.wait(pause):
+        failures, renew_at = 0, time.monotonic() + self._seconds / 3
+        while True:
             with self._lock:
+                self._lock.wait_for(lambda: self._is_stopping or self._started, max(0.0, renew_at - time.monotonic()))
+                if self._is_stopping:
+                    return
+                started, self._started = self._started, []
                 held = [delivery for delivery, _ in self._held.values()]
-            if not held:
-                pause = self._seconds / 3
+            if started:
+                self._record_starts(started)
+            if time.monotonic() < renew_at:
                 continue
+            pause = self._seconds / 3
             try:
-                self._renew(held)
+                if held and self._renews:
+                    self._renew(held)
+                failures = 0
             except OperationalError as exc:
                 failures += 1
                 pause = min(backoff(failures), self._seconds / 6)
                 logger.warning("leases can't be renewed, trying again: %s", exc)
-            else:
-                failures, pause = 0, self._seconds / 3
+            renew_at = time.monotonic() + pause
+
+    def _record_starts(self, deliveries: list[Delivery]) -> None:
+        try:
+            self._transport.mark_started(deliveries)
+        except CeleriacError as exc:  # best effort: it only counts if the whole worker dies
+            logger.debug("starts not recorded: %s", exc)
 
     def _renew(self, held: list[Delivery]) -> None:
         until = time.monotonic() + self._seconds

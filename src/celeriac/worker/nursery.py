@@ -74,6 +74,7 @@ class ZygoteNursery:
         self._sock: socket.socket | None = None
         self._reader = FrameReader()
         self._hello: asyncio.Future[Hello] | None = None
+        self._is_serving = False  # has said HELLO, and lives
         self._is_stopping = False
         self._deaths = 0
 
@@ -83,6 +84,13 @@ class ZygoteNursery:
         Raises:
             AppImportError: The app can't be imported.
         """
+        try:
+            return await self._launch()
+        except AppImportError:
+            self.stop()
+            raise
+
+    async def _launch(self) -> Hello:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -96,7 +104,7 @@ class ZygoteNursery:
         await loop.sock_sendall(ours, encode_frame(Kind.START, self._options))
         hello = await self._hello
         if hello.error:
-            self.stop()
+            self._end_zygote()
             raise AppImportError(hello.error, hello.traceback, is_missing=hello.is_missing)
         if hello.threads:
             logger.warning(
@@ -104,13 +112,16 @@ class ZygoteNursery:
                 "which takes longer and shares no memory",
                 hello.threads,
             )
+        self._is_serving = True
+        for process in list(self._waiting.values()):
+            self.spawn(process)
         return hello
 
     def spawn(self, process: RunnerProcess) -> None:
         """Ask the zygote for a runner."""
         self._waiting[process.number] = process
-        if self._sock is None:
-            return  # asked for again when the new zygote is there
+        if self._sock is None or not self._is_serving:
+            return  # asked for when the new zygote is there
         fds = [process.runner_sock.fileno(), process.cells_fd, process.lifeline_read]
         try:
             socket.send_fds(self._sock, [encode_frame(Kind.SPAWN, (process.number, process.options))], fds)
@@ -145,6 +156,7 @@ class ZygoteNursery:
             self.on_exit(*value)
 
     def _on_zygote_end(self) -> None:
+        was_serving, self._is_serving = self._is_serving, False
         self._close_socket()
         if self._hello is not None and not self._hello.done():
             code = self._zygote.wait() if self._zygote else None
@@ -152,8 +164,17 @@ class ZygoteNursery:
             return
         if self._is_stopping:
             return
-        self._deaths += 1
         logger.error("the zygote has died; runners go on, a new zygote is started")
+        if was_serving:
+            # It may have forked these without having told us. A second runner on the same socket must not be.
+            unborn, self._waiting = self._waiting, {}
+            for process in unborn.values():
+                process.reason = "with the zygote"
+                process.end()
+        self._start_later()
+
+    def _start_later(self) -> None:
+        self._deaths += 1
         asyncio.get_running_loop().call_later(
             backoff(self._deaths, base=0.1), lambda: asyncio.ensure_future(self._start_again())
         )
@@ -161,16 +182,12 @@ class ZygoteNursery:
     async def _start_again(self) -> None:
         if self._is_stopping:
             return
-        if self._zygote is not None:
-            self._zygote.wait()
+        self._end_zygote()
         try:
-            await self.start()
+            await self._launch()
         except AppImportError as exc:
             logger.error("no new runners: %s", exc)
-            self._on_zygote_end()
-            return
-        for process in list(self._waiting.values()):
-            self.spawn(process)
+            self._start_later()
 
     def _close_socket(self) -> None:
         if self._sock is not None:
@@ -181,6 +198,9 @@ class ZygoteNursery:
     def stop(self) -> None:
         """End the zygote."""
         self._is_stopping = True
+        self._end_zygote()
+
+    def _end_zygote(self) -> None:
         self._close_socket()
         if self._zygote is not None:
             with contextlib.suppress(ProcessLookupError):

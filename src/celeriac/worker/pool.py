@@ -77,6 +77,7 @@ class Pool:
         self.slots_per_process = runner.slots
         self.max_tasks = max_tasks
         self.is_stopping = False
+        self._is_ending = False  # runners are being killed
         self.done = 0
         self.crashes = 0
         self._nursery = nursery
@@ -87,7 +88,6 @@ class Pool:
         self._numbers = 0
         self._early_ends = 0
         self._changed = asyncio.Event()
-        self._exits: dict[int, int] = {}
         nursery.on_exit = self._on_exit
 
     # size
@@ -150,7 +150,12 @@ class Pool:
             self.ready.extendleft(reversed(list(assignments)))
         else:
             self.ready.extend(assignments)
+        if self.is_stopping and self.ready and not self._is_ending and not self._has_runner():
+            self._spawn()  # runners are not replaced any more, but what has to end here needs one
         self.dispatch()
+
+    def _has_runner(self) -> bool:
+        return any(not process.is_retiring and not process.is_over for process in self.processes)
 
     def dispatch(self) -> None:
         """Hand out what waits, as far as slots take it."""
@@ -236,9 +241,8 @@ class Pool:
     def _on_exit(self, pid: int, status: int) -> None:
         for process in self.processes:
             if process.pid == pid:
-                process.exit_status = status
+                process.on_exit(status)
                 return
-        self._exits[pid] = status
 
     def on_process_end(self, process: RunnerProcess) -> None:
         """A runner's socket has closed: wait a moment for its exit status, then see what it held."""
@@ -249,8 +253,6 @@ class Pool:
         deadline = time.monotonic() + 0.25
         while process.exit_status is None and time.monotonic() < deadline and process.load:  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # at most 50 looks, once per dead runner
-        if process.exit_status is None:
-            process.exit_status = self._exits.pop(process.pid, None)
         if process in self.processes:
             self.processes.remove(process)
         running = {id(assignment) for slot in process.slots if (assignment := slot.running()[0]) is not None}
@@ -295,9 +297,9 @@ class Pool:
             await self._changed.wait()
 
     async def wait_idle(self, timeout: float) -> bool:
-        """Until no runner holds anything; False if that takes longer than `timeout` seconds."""
+        """Until there is nothing to run; False if that takes longer than `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        while self.held:
+        while self.held or self.ready:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
@@ -312,15 +314,27 @@ class Pool:
         """What runners hold, running or waiting."""
         return [a for process in self.processes for slot in process.slots for a in slot.held]
 
+    def interrupt(self) -> list[Assignment]:
+        """What has not ended, taken out of the pool."""
+        self._is_ending = True
+        for process in list(self.processes):
+            process.receive_all()  # what has ended just now is not to be done again
+        interrupted = self.held_assignments() + list(self.ready)
+        self.ready.clear()
+        for process in self.processes:
+            for slot in process.slots:
+                slot.held.clear()
+        return interrupted
+
     def kill_all(self, reason: str) -> None:
         """Kill every runner."""
-        self.is_stopping = True
+        self.is_stopping = self._is_ending = True
         for process in self.processes:
             process.kill(reason)
 
     def close(self) -> None:
         """End every runner that still lives."""
-        self.is_stopping = True
+        self.is_stopping = self._is_ending = True
         for process in self.processes:
             process.retire()
             process.signal(9)

@@ -46,13 +46,14 @@ class ProcessOwner(Protocol):
 class Slot:
     """A place for one running task, with the frames that wait behind it."""
 
-    __slots__ = ("held", "index", "next_serial", "process")
+    __slots__ = ("held", "index", "next_serial", "process", "recalled")
 
     def __init__(self, process: RunnerProcess, index: int) -> None:
         self.process = process
         self.index = index
         self.held: deque[Assignment] = deque()
         self.next_serial = 1
+        self.recalled = (0, 0)  # range of serials that were taken back last
 
     def running(self) -> tuple[Assignment | None, float]:
         """The assignment that runs now, and its start (monotonic seconds)."""
@@ -89,6 +90,7 @@ class RunnerProcess:
         self.assigned = 0  # executions it was given in its life
         self.reason = ""  # why we ended it, for crash reports
         self.exit_status: int | None = None
+        self._is_passed_on = False
         self.slots = [Slot(self, index) for index in range(options.slots)]
         self._reader = FrameReader()
         self._outgoing: list[bytes] = []
@@ -104,9 +106,11 @@ class RunnerProcess:
 
     def passed_on(self) -> None:
         """The runner has its ends: close ours of them."""
-        self.runner_sock.close()
-        os.close(self.cells_fd)
-        os.close(self.lifeline_read)
+        if not self._is_passed_on:
+            self._is_passed_on = True
+            self.runner_sock.close()
+            os.close(self.cells_fd)
+            os.close(self.lifeline_read)
 
     @property
     def load(self) -> int:
@@ -159,7 +163,16 @@ class RunnerProcess:
         if len(slot.held) < 2:
             return []
         low = slot.held[1].serial
-        self.cells.recall(slot.index, low, slot.next_serial)
+        recalled_low, recalled_high = slot.recalled
+        running, _ = self.cells.running(slot.index)
+        if slot.held[0].serial < recalled_high:
+            # The runner has not yet come to the frames that were taken back before: they must stay taken back.
+            slot.recalled = (recalled_low, slot.next_serial)
+        elif running < recalled_high:
+            return []  # it may be skipping those just now, and one range can't say both
+        else:
+            slot.recalled = (low, slot.next_serial)
+        self.cells.recall(slot.index, *slot.recalled)
         running, _ = self.cells.running(slot.index)
         taken = [assignment for assignment in slot.held if assignment.serial >= low and assignment.serial > running]
         for assignment in taken:
@@ -199,16 +212,35 @@ class RunnerProcess:
 
     # from the runner
 
+    def on_exit(self, status: int) -> None:
+        """Its process has ended. The socket tells so too, unless a child of a task holds a copy of it."""
+        self.exit_status = status
+        self.receive_all()
+        self.end()
+
+    def receive_all(self) -> None:
+        """Take everything that has come, now."""
+        while not self.is_over and self._receive():
+            pass
+
     def _on_readable(self) -> None:
+        self._receive()
+
+    def _receive(self) -> bool:
+        """Take what has come; False if there was nothing."""
         try:
             data = self._sock.recv(1 << 20)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
-        if not data:
-            self._end()
-            return
+        if data:
+            self._take(data)
+        else:
+            self.end()
+        return bool(data)
+
+    def _take(self, data: bytes) -> None:
         ended: list[tuple[Slot, Assignment, Outcome]] = []
         for kind, body in self._reader.feed(data):
             value = decode_frame(kind, body)
@@ -241,7 +273,8 @@ class RunnerProcess:
                 return assignment
         return None  # taken back, or settled by a hard limit
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """It has died, or is given up."""
         if not self.is_over:
             self.is_over = True
             self._loop.remove_reader(self._sock.fileno())
@@ -254,6 +287,7 @@ class RunnerProcess:
         if not self.is_over:
             self.is_over = True
             self._loop.remove_reader(self._sock.fileno())
+        self.passed_on()
         self._sock.close()
         os.close(self._lifeline)
         self.cells.close()

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from celeriac import states
+from celeriac import errors, states
 from celeriac.config import Settings
-from celeriac.errors import ImproperlyConfigured, WorkerLostError, near_match
+from celeriac.errors import ImproperlyConfigured, near_match
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
-from celeriac.outcome import RUN, Outcome, Verdict
+from celeriac.outcome import RUN, STORED, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
@@ -213,7 +213,8 @@ class Supervisor:
         if hard is None:
             hard = facts.time_limit
         if hard is not None and not self.nursery.can_kill:
-            hard = self._refuse_hard_limit(delivery.message.task)
+            self._refuse_hard_limit(delivery.message.task)
+            hard = None
         return Assignment(
             delivery,
             verdict,
@@ -254,25 +255,29 @@ class Supervisor:
         action = Action(outcome.action)
         settlement = None
         if not assignment.is_acked:
-            charged = action is Action.REQUEUE and not assignment.is_marked
+            charged = action is Action.REQUEUE
             settlement = Settlement(assignment.delivery, action, outcome.reason, outcome.until, charged)
         self.committer.add([Entry(settlement, outcome.record, outcome.messages, outcome.more_records)])
 
     def on_crash(self, assignment: Assignment, reason: str) -> None:
         """The runner died while it ran this: once more, unless its starts are used up or it must not be repeated."""
+        starts = assignment.delivery.starts + 1
+        if assignment.verdict.state == STORED and starts < self._rules.max_deliveries:
+            self._requeue(assignment)
+            return
         if assignment.verdict is not RUN:
             self._write_down(assignment, assignment.verdict)
             return
-        starts = assignment.delivery.starts + 1
         if assignment.is_acked or not assignment.may_requeue:
             self._end_as(assignment, Verdict(states.FAILURE, "WorkerLostError", [reason]))
         elif starts >= self._rules.max_deliveries:
             text = f"poisonous: its runner died in each of {starts} starts; the last {reason}"
             self._end_as(assignment, Verdict(states.FAILURE, "WorkerLostError", [text], Action.DEAD_LETTER.value, text))
         else:
-            self.committer.add(
-                [Entry(Settlement(assignment.delivery, Action.REQUEUE, charged=not assignment.is_marked))]
-            )
+            self._requeue(assignment)
+
+    def _requeue(self, assignment: Assignment) -> None:
+        self.committer.add([Entry(Settlement(assignment.delivery, Action.REQUEUE, charged=True))])
 
     def _end_as(self, assignment: Assignment, verdict: Verdict) -> None:
         """Have a runner write down an end that is decided: it opens the body, so it knows who has to be told."""
@@ -282,16 +287,21 @@ class Supervisor:
 
     def _write_down(self, assignment: Assignment, verdict: Verdict) -> None:
         """The same without a runner, when even that killed one: the record alone."""
-        error = WorkerLostError(*verdict.args)
-        content_type, encoding, body = encode_result(exception_form(error), "json")
         message = assignment.delivery.message
+        settlement = (
+            None if assignment.is_acked else Settlement(assignment.delivery, Action(verdict.action), verdict.reason)
+        )
+        if verdict.state == STORED:
+            self.committer.add([Entry(settlement)])
+            return
+        error = getattr(errors, verdict.error)(*verdict.args)
+        content_type, encoding, body = encode_result(exception_form(error), "json")
         record = Record(
-            id=message.id, state=states.FAILURE, result=body, content_type=content_type, content_encoding=encoding,
+            id=message.id, state=verdict.state, result=body, content_type=content_type, content_encoding=encoding,
             traceback=str(error), date_done=iso_now(),
             fence=(message.headers.get("retries") or 0, assignment.delivery.deliveries),
         )  # fmt: skip
-        settlement = Settlement(assignment.delivery, Action(verdict.action), verdict.reason)
-        self.committer.add([Entry(None if assignment.is_acked else settlement, record)])
+        self.committer.add([Entry(settlement, record)])
 
     def _on_hard_limit(self, assignment: Assignment) -> None:
         logger.error("hard time limit (%ss) exceeded for %s[%s]", assignment.hard, assignment.task, assignment.id)
@@ -303,15 +313,8 @@ class Supervisor:
 
     def _on_started(self, assignments: list[Assignment]) -> None:
         deliveries = [a.delivery for a in assignments if not a.is_acked]
-        if deliveries and self.transport is not None:
-            self._loop.run_in_executor(None, self._charge, deliveries)
-
-    def _charge(self, deliveries: list[Delivery]) -> None:
-        assert self.transport is not None  # noqa: S101 -- set by start
-        try:
-            self.transport.mark_started(deliveries)
-        except Exception as exc:  # best effort: it only counts if the whole worker dies
-            logger.debug("starts not recorded: %s", exc)
+        if deliveries:
+            self.leases.charge(deliveries)
 
     def _on_committed(self, entries: list[Entry], refused: list[Delivery]) -> None:
         if refused:
@@ -322,17 +325,21 @@ class Supervisor:
                     delivery.message.task,
                     delivery.message.id,
                 )
+        lost = {delivery.token for delivery in refused}
         for entry in entries:
-            if entry.on_done is not None:
+            if entry.on_done is not None and (entry.settlement is None or entry.settlement.delivery.token not in lost):
                 entry.on_done()
         self.on_capacity()
 
     def _on_lost(self, deliveries: list[Delivery]) -> None:
         tokens = {delivery.token for delivery in deliveries}
-        logger.warning("%d lease(s) lost to another worker", len(tokens))
-        waiting = [a for a in self.pool.ready if a.delivery.token in tokens]
+        waiting = [a for a in self.pool.ready if a.delivery.token in tokens and not a.is_acked]
         for assignment in waiting:
             self.pool.ready.remove(assignment)
+        # Those that the pool no longer has are settled, or will be refused when they are.
+        count = len(waiting) + sum(1 for a in self.pool.held_assignments() if a.delivery.token in tokens)
+        if count:
+            logger.warning("%d lease(s) lost to another worker", count)
 
     def on_capacity(self) -> None:
         """Tell intake how much the pool can use."""
@@ -376,7 +383,9 @@ class Supervisor:
             self.pool.is_stopping = True
             self.intake.stop()
             self.presence.stop()
-        self._give_back(self.pool.release_all())
+        released = self.pool.release_all()
+        self._give_back([each for each in released if not each.is_bound])
+        self.pool.submit(each for each in released if each.is_bound)
 
     def _give_back(self, assignments: list[Assignment]) -> None:
         entries = []
@@ -391,12 +400,9 @@ class Supervisor:
 
     async def _leave(self) -> None:
         """Give back what still runs, uncharged, and go. Never waits for a broker that is away: leases run out."""
-        interrupted = self.pool.held_assignments()
+        interrupted = self.pool.interrupt()
         if interrupted:
             logger.warning("%d running task(s) interrupted and given back", len(interrupted))
-            for process in self.pool.processes:
-                for slot in process.slots:
-                    slot.held.clear()
             self._give_back(interrupted)
         self.pool.kill_all("at shutdown")
         await asyncio.to_thread(self.intake.join, 0.5)

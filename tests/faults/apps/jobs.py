@@ -36,9 +36,15 @@ def work(self: Task[..., Any], key: str, seconds: float) -> list[str]:
 
 @app.task(name="note")
 def note(value: Any, key: str) -> str:
-    """Note that it ran: as a callback, an error callback, or on its own."""
+    """Note that it ran: as a callback, or on its own."""
     _tell("start", key)
     return key
+
+
+@app.task(name="note_failure")
+def note_failure(task_id: str) -> None:
+    """An error callback of the kind that is a task of its own."""
+    _tell("start", "errback")
 
 
 def _kill_own_process(key: str, seconds: float) -> None:
