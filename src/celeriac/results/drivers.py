@@ -14,17 +14,13 @@ from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import parse_qsl
 
+from celeriac.config_mask import mask_url
 from celeriac.errors import ImproperlyConfigured, near_match
 
-__all__ = ["check_options", "find_factory", "mask_url", "split_query"]
+__all__ = ["check_options", "find_factory", "split_query"]
 
-_USERINFO = re.compile(r"(://[^/@:]*):[^/]*@")
-_SECRET_QUERY = re.compile(r"([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
-
-
-def mask_url(url: str) -> str:
-    """The URL with its password, and secrets among its query options, as `**`."""
-    return _SECRET_QUERY.sub(r"\1**", _USERINFO.sub(r"\1:**@", url))
+#: What may be shown of a text that is no URL: a word, or host, port and path. Anything else may hold a password.
+_HARMLESS = re.compile(r"[\w.+-]*(:\d+)?(/[\w.-]*)?")
 
 
 def find_factory(url: str, table: Mapping[str, str], group: str, what: str) -> Callable[..., Any]:
@@ -45,7 +41,8 @@ def find_factory(url: str, table: Mapping[str, str], group: str, what: str) -> C
     if not separator:
         # `result_backend = "redis"` is seen in the wild, so a bare scheme gets its own hint.
         hint = f" Write {url + '://'!r}." if url in table else ""
-        raise ImproperlyConfigured(f"{mask_url(url)!r} is not a {what} URL: it must start with 'scheme://'.{hint}")
+        shown = f"{url!r} is not a {what} URL: it" if _HARMLESS.fullmatch(url) else f"The {what} URL"
+        raise ImproperlyConfigured(f"{shown} must start with 'scheme://', as 'sqlite:///celeriac.db' does.{hint}")
     target = table.get(scheme)
     if target is not None:
         module, _, name = target.partition(":")

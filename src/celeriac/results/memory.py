@@ -91,8 +91,8 @@ class MemoryStore:
         deadline = Deadline(timeout)
         with self._shelf.changed:
             while True:
-                found = [record for task_id in ids if (record := self._current(task_id)) and record.is_ready]
-                if found or deadline.passed():
+                found = [record for each in set(ids) if (record := self._current(each)) and record.is_ready]
+                if found or not ids or deadline.passed():
                     return found
                 self._shelf.changed.wait(deadline.left())
 

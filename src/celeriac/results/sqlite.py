@@ -112,6 +112,8 @@ class SqliteStore:
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> list[Record]:
         """Wait until some are ready, and return these; woken by the commit that makes them so."""
+        if not ids:
+            return []
         deadline = Deadline(timeout)
         if len(ids) > NARROW:
             return self._wait_wide(ids, deadline)
@@ -271,7 +273,9 @@ def _to_column(date_done: str | None) -> str | None:
 
 
 def _from_column(date_done: str | None) -> str | None:
-    return None if date_done is None else datetime.fromisoformat(date_done).replace(tzinfo=UTC).isoformat()
+    with contextlib.suppress(ValueError, TypeError):
+        return datetime.fromisoformat(str(date_done)).replace(tzinfo=UTC).isoformat()
+    return None
 
 
 def _forget_chord(connection: sqlite3.Connection, group_id: str) -> None:

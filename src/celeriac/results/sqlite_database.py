@@ -128,7 +128,7 @@ class Database:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._local = threading.local()
-        self._handles: list[_Handle] = []
+        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()  # a thread's handle goes with its thread
         #: Writers of this process queue here instead of fighting for the file's lock.
         self.write_lock = threading.Lock()
 
@@ -147,8 +147,7 @@ class Database:
             logger.warning("%s was deleted or replaced while in use: opening it anew", self.path)
             handle.close()
         handle = self._local.handle = self._open()
-        self._handles = [known for known in self._handles if known.connection is not None]
-        self._handles.append(handle)
+        self._handles.add(handle)
         return handle
 
     def _open(self) -> _Handle:
@@ -191,21 +190,16 @@ class Database:
     def close(self) -> None:
         """Close this process's connections, when their threads are done with them. The next use opens anew."""
         if self._pid == os.getpid():
-            for handle in self._handles:
+            for handle in list(self._handles):
                 with handle.lock:
                     handle.close()
-            self._handles = []
 
-    def locks(self) -> list[threading.Lock]:
-        """What a fork has to wait for, in the order in which a transaction takes it."""
-        return [self.write_lock, *(handle.lock for handle in self._handles)]
+    def handles(self) -> list[_Handle]:
+        """The connections of all threads."""
+        return list(self._handles)
 
-    def drop_inherited(self, quiet: set[int]) -> None:
-        """In a fork's child: close the parent's connections, those whose locks are in `quiet`; leave the others alone."""
-        for handle in self._handles:
-            if id(handle.lock) in quiet:
-                handle.pid = os.getpid()
-            handle.close()
+    def forget_inherited(self) -> None:
+        """In a fork's child: start anew."""
         self._reset()
 
 
@@ -284,7 +278,7 @@ def retried(
             if primary_code(exc) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() >= deadline:
                 raise
         time.sleep(pause * (0.5 + random.random()))
-        pause = min(pause * 1.5, 0.005)
+        pause = min(pause * 1.5, 0.001)  # at 5 ms, two busy processes made each other wait up to 290 ms
 
 
 def primary_code(exc: sqlite3.Error) -> int:
@@ -340,32 +334,42 @@ def _why_not_open(path: str) -> str:
 
 
 class _Fork:
-    """Locks that are held over a fork."""
+    """What is held over a fork."""
 
-    #: Longest wait for one of them, in seconds; its connection is then left alone in the child.
+    #: Longest wait for a lock, in seconds; its connection is then left alone in the child.
     patience = 1.0
-    held: ClassVar[list[threading.Lock]] = []
+    locks: ClassVar[list[threading.Lock]] = []
+    #: Connections at rest. Held here, for in the child the threads that own them are gone.
+    handles: ClassVar[list[_Handle]] = []
 
     @classmethod
     def before(cls) -> None:
-        locks = [_opening]
-        for database in list(_databases):
-            locks += database.locks()
-        cls.held = [lock for lock in locks if lock.acquire(timeout=cls.patience)]
+        databases = list(_databases)
+        for lock in (_opening, *(database.write_lock for database in databases)):
+            if lock.acquire(timeout=cls.patience):
+                cls.locks.append(lock)
+        for handle in [handle for database in databases for handle in database.handles()]:
+            if handle.lock.acquire(timeout=cls.patience):
+                cls.locks.append(handle.lock)
+                cls.handles.append(handle)
 
     @classmethod
     def after_in_parent(cls) -> None:
-        while cls.held:
-            cls.held.pop().release()
+        while cls.locks:
+            cls.locks.pop().release()
+        cls.handles.clear()
 
     @classmethod
     def after_in_child(cls) -> None:
         global _opening
-        quiet = {id(lock) for lock in cls.held}
-        cls.held = []
         _opening = threading.Lock()
+        for handle in cls.handles:
+            handle.pid = os.getpid()
+            handle.close()
         for database in list(_databases):
-            database.drop_inherited(quiet)
+            database.forget_inherited()
+        cls.locks.clear()
+        cls.handles.clear()
 
 
 if hasattr(os, "register_at_fork"):

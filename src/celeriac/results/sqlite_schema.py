@@ -10,7 +10,11 @@ the write lock, and whoever comes second finds it done.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import subprocess
+import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -139,11 +143,16 @@ _ADDED_COLUMNS = {
 
 @cache
 def boot_id() -> str:
-    """What tells this run of the machine from earlier ones, or "" where the system doesn't say."""
-    try:
+    """What tells this run of the machine from earlier ones."""
+    with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    # The hour in which the machine came up. If the clock is set meanwhile, leases may end too early: no message is
+    # lost by that, while a wrong "still the same boot" could hold messages for as long as the machine was up before.
+    return str(round((time.time() - time.monotonic()) / 3600))
 
 
 def ensure_schema(connection: sqlite3.Connection, path: str) -> None:

@@ -91,7 +91,8 @@ class ReadySocket:
                 os.unlink(self.address)
 
     def __del__(self) -> None:
-        self.close()
+        with contextlib.suppress(AttributeError):  # there was no socket to be had
+            self.close()
 
 
 class Sleeper:

@@ -196,10 +196,11 @@ class ResultStoreSuite:
         ids = [str(uuid.uuid4()) for _ in range(4)]
         states = ["SUCCESS", "STARTED", "FAILURE", "REVOKED"]
         store.store([make_record(task_id, state) for task_id, state in zip(ids, states, strict=True)])
-        found = other.wait([*ids, str(uuid.uuid4())], PATIENCE)
+        found = other.wait([*ids, str(uuid.uuid4()), ids[0]], PATIENCE)
         assert sorted(record.id for record in found) == sorted([ids[0], ids[2], ids[3]])
 
     def test_wait_gives_up(self, store: ResultStore, task_id: str) -> None:
+        assert store.wait([], None) == []
         assert store.wait([task_id], 0) == []
         assert store.wait([task_id], 0.05) == []
         store.store([make_record(task_id, "STARTED")])

@@ -12,7 +12,7 @@ monotonic time (a jump of the clock ends none), due moments in wall time; sleepe
 from __future__ import annotations
 
 import math
-import random
+import os
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -174,7 +174,7 @@ class SqliteTransport:
         """One attempt. Finding nothing, registers `address` as a waiter; also returns how long it may sleep."""
         now, monotonic = self._clock.now(), self._clock.monotonic()
         deadline = monotonic + lease
-        token = random.getrandbits(62) + 1
+        token = int.from_bytes(os.urandom(7)) + 1  # not from `random`, which programs seed
         claimed: list[tuple[str, list[Any]]] = []
         with Transaction(self._database, durable=False) as connection:
             connection.execute(_PROMOTE_LEASED, (monotonic, PROMOTED_AT_ONCE))
