@@ -275,7 +275,7 @@ def _failure(
 def _after_retry(environment: Environment, execution: Execution, context: Context, task: Any, retry: Retry) -> Outcome:
     app = environment.app
     cause = retry.exc or retry
-    trace = _traceback(cause)
+    trace = _traceback(cause if cause.__traceback__ is not None else retry)  # one that was never raised has none
     try:
         message = retry_message(app, context, retry)
         record = None if _ignores_result(context, task) else _record_of_error(app, context, states.RETRY, cause, trace)

@@ -1,0 +1,64 @@
+"""Apps on the memory transport, and a worker of a few lines that runs what they sent through the real code of runners.
+
+`memory_app` makes an app with a broker of its own. `run_all` fetches, executes and commits until nothing is due, as a
+worker does, but in the calling thread, so that a unit test needs neither processes nor waiting.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from celeriac import Celeriac
+from celeriac.execution import Environment, execute
+from celeriac.message import Action, Delivery, Message, Settlement
+from celeriac.outcome import Execution, Outcome
+from celeriac.transport.base import Commit
+
+__all__ = ["memory_app", "run_all", "sent"]
+
+NODE = "unit@test"
+
+
+def memory_app(main: str | None = "unit", **settings: Any) -> Celeriac:
+    """An app with a broker and a result store of its own in this process; it is not the current app."""
+    url = f"memory://{uuid.uuid4().hex}"
+    settings = {"broker": url, "backend": url, "set_as_current": False, **settings}
+    return Celeriac(main, **settings)
+
+
+def sent(app: Celeriac, *queues: str) -> list[Message]:
+    """The messages that are due in these queues (default "celery"), taken out of them."""
+    deliveries = _fetch(app, queues)
+    app.transport.settle([Settlement(delivery) for delivery in deliveries])
+    return [delivery.message for delivery in deliveries]
+
+
+def run_all(app: Celeriac, *queues: str) -> list[Outcome]:
+    """Run what is due in these queues, and what follows from it, until nothing is due; returns the outcomes in order."""
+    environment = Environment(app, NODE, store_state=lambda record: app.backend.store([record]))  # type: ignore[union-attr]
+    outcomes: list[Outcome] = []
+    try:
+        while deliveries := _fetch(app, queues):
+            for delivery in deliveries:
+                outcome = execute(environment, _execution(delivery))
+                outcomes.append(outcome)
+                _commit(app, delivery, outcome)
+    finally:
+        environment.close()
+    return outcomes
+
+
+def _fetch(app: Celeriac, queues: tuple[str, ...]) -> list[Delivery]:
+    return app.transport.fetch(queues or ("celery",), 100, 0, 60.0)
+
+
+def _execution(delivery: Delivery) -> Execution:
+    return Execution(1, 0, delivery.message, delivery.queue, delivery.deliveries)
+
+
+def _commit(app: Celeriac, delivery: Delivery, outcome: Outcome) -> None:
+    if outcome.more_records and app.backend is not None:
+        app.backend.store(outcome.more_records)
+    settlement = Settlement(delivery, Action(outcome.action), outcome.reason, outcome.until)
+    app.transport.commit([Commit(settlement, outcome.record, outcome.messages)])
