@@ -7,6 +7,7 @@ If threads are alive after the import, forking would copy their locks: runners a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import selectors
@@ -88,6 +89,11 @@ def main(argv: list[str]) -> None:
         _run_by_exec(*argv[1:])
         return
     sock = socket.socket(fileno=int(argv[0]))
+    with contextlib.suppress(BrokenPipeError):  # the supervisor has gone
+        _serve(sock)
+
+
+def _serve(sock: socket.socket) -> None:
     options = _read_options(sock)
     setup_worker_logging(options.loglevel, options.logfile, colour=options.colour)
     app, hello = _import(options)

@@ -165,10 +165,9 @@ class Rig:
         return deliveries
 
 
-def zygote_pid(worker: WorkerProcess) -> int:
-    """Of the process that forks a worker's runners: the only child of its supervisor."""
-    (pid,) = [fact.pid for fact in processes.members(worker.pid) if fact.parent == worker.pid]
-    return pid
+def zygote_pids(worker: WorkerProcess) -> list[int]:
+    """Of the process that forks a worker's runners, the only child of its supervisor; none while there is none."""
+    return [fact.pid for fact in processes.members(worker.pid) if fact.parent == worker.pid]
 
 
 def wait_gone(pids: Sequence[int], timeout: float = 2.0) -> None:
