@@ -126,3 +126,9 @@ def test_only_the_driver_that_is_used_is_loaded() -> None:
     )
     source = Path(drivers.__file__).parent.parent.parent
     subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(source)!r}); {code}"], check=True)
+
+
+def test_an_old_sqlite_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
+    with pytest.raises(ImproperlyConfigured, match="'sqlite:///a.db' needs SQLite 3.35; this Python has"):
+        open_transport("sqlite:///a.db")

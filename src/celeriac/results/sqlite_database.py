@@ -34,6 +34,8 @@ __all__ = ["Database", "Settings", "Transaction", "parse_url"]
 
 logger = logging.getLogger(__name__)
 
+#: UPDATE … RETURNING came with it.
+MIN_VERSION = (3, 35)
 _OPTIONS = ("busy_timeout", "synchronous")
 #: Options that Celery documents for all transports and that have no meaning here; configurations carry them along.
 _IGNORED = frozenset({"visibility_timeout", "polling_interval", "max_retries", "interval_start", "interval_step",
@@ -65,6 +67,9 @@ def parse_url(url: str, options: Mapping[str, Any]) -> Settings:
     Raises:
         ImproperlyConfigured: The URL has no file, or an option is unknown or out of range.
     """
+    if sqlite3.sqlite_version_info < MIN_VERSION:
+        needed = ".".join(map(str, MIN_VERSION))
+        raise ImproperlyConfigured(f"{url!r} needs SQLite {needed}; this Python has {sqlite3.sqlite_version}.")
     base, query = split_query(url)
     _, _, rest = base.partition("://")
     if rest in ("", "/") or ":memory:" in rest:
@@ -237,6 +242,8 @@ class Transaction:
                 with mapped_errors(settings):
                     retried(connection, "BEGIN IMMEDIATE", settings.busy_timeout)
         except BaseException:
+            if handle.connection is not None and handle.connection.in_transaction:
+                handle.connection.rollback()  # interrupted by a signal just then
             handle.lock.release()
             database.write_lock.release()
             raise

@@ -164,6 +164,10 @@ class QueueTests(TransportCase):
         with pytest.raises(QueueNotFound, match="other-key"):
             transport.publish([make_message("m", exchange=exchange.name, routing_key="other-key")])
 
+    def test_a_message_without_any_destination_is_refused(self, transport: Transport) -> None:
+        with pytest.raises(QueueNotFound, match="lost-one"):
+            transport.publish([make_message("lost-one")])
+
     # --- broadcast
 
     def test_broadcast_reaches_every_subscriber_of_the_topic(self, transport: Transport, other: Transport) -> None:

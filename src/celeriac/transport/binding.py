@@ -30,9 +30,15 @@ class Binding(msgspec.Struct, frozen=True):
 def queues_for(message: Message, bindings: Iterable[Binding]) -> list[str]:
     """Names of the queues that get `message`, given the bindings of its exchange. Each is named once.
 
+    The default exchange "" has no bindings: it reaches the queue whose name is the routing key.
+
     Raises:
         QueueNotFound: No queue is bound for it.
     """
+    if not message.exchange:
+        if not message.routing_key:
+            raise QueueNotFound(f"Message {message.id!r} names no queue, exchange or routing key: it was not sent.")
+        return [message.routing_key]
     found = dict.fromkeys(binding.queue for binding in bindings if _matches(binding, message))
     if not found:
         raise QueueNotFound(

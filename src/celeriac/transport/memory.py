@@ -72,10 +72,10 @@ class MemoryTransport:
         ]
 
     def _queues_for(self, message: Message) -> list[str]:
-        if message.queue or not message.exchange:
-            return [message.queue or message.routing_key]
+        if message.queue:
+            return [message.queue]
         kind = self._broker.exchanges.get(message.exchange, "direct")
-        bound = self._broker.bindings[message.exchange]
+        bound = self._broker.bindings.get(message.exchange, ())
         return queues_for(
             message, [Binding(each.name, kind, each.routing_key, each.binding_arguments) for each in bound]
         )
