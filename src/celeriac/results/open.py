@@ -21,6 +21,13 @@ STORES = {
     "cache+memory": "celeriac.results.memory:MemoryStore",
     "db+sqlite": "celeriac.results.sqlite:SqliteStore",
     "memory": "celeriac.results.memory:MemoryStore",
+    "redis": "celeriac.results.redis:RedisStore",
+    "redis+cluster": "celeriac.results.redis:RedisStore",
+    "redis+socket": "celeriac.results.redis:RedisStore",
+    "rediss": "celeriac.results.redis:RedisStore",
+    "rediss+cluster": "celeriac.results.redis:RedisStore",
+    "sentinel": "celeriac.results.redis:RedisStore",
+    "socket": "celeriac.results.redis:RedisStore",
     "sqla+sqlite": "celeriac.results.sqlite:SqliteStore",
     "sqlite": "celeriac.results.sqlite:SqliteStore",
 }

@@ -10,6 +10,7 @@ open it; whatever goes wrong becomes an `OperationalError` that names the URL wi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import socket
@@ -26,7 +27,7 @@ from celeriac.results.redis_errors import FAILED_OVER, server_error
 from celeriac.results.redis_locate import credentials, locate
 from celeriac.results.redis_url import Settings
 
-__all__ = ["Argument", "Connection", "Script", "Server"]
+__all__ = ["Argument", "Connection", "Script", "Server", "open_connection", "run"]
 
 Argument: TypeAlias = str | bytes | int | float
 _NOTHING = object()  # what the parser says while a reply is incomplete
@@ -37,40 +38,15 @@ _IDLE = 1.0
 
 
 class Connection:
-    """One socket to the server. Not thread-safe: whoever has borrowed it has it alone.
+    """One socket to the server. Not thread-safe: whoever has borrowed it has it alone."""
 
-    Args:
-        pushes: Speak RESP3, so that the server may send what was not asked for; `wait_push` reads it.
-    """
-
-    def __init__(self, settings: Settings, *, pushes: bool = False) -> None:
+    def __init__(self, settings: Settings, sock: socket.socket) -> None:
         self.settings = settings
         self.pid = os.getpid()
         self.used_at = time.monotonic()
         self._pushes: list[Any] = []
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
-        try:
-            self._socket = connect(settings, locate(settings, _ask))
-            self._greet(pushes)
-        except (OSError, hiredis.HiredisError) as exc:
-            raise OperationalError(f"Can't connect to {settings.url}: {_why(exc)}") from exc
-
-    def _greet(self, pushes: bool) -> None:
-        settings = self.settings
-        commands: list[tuple[Argument, ...]] = []
-        user, password = credentials(settings)
-        if pushes:
-            commands.append(("HELLO", 3, *(("AUTH", user or "default", password) if password else ())))
-        elif password:
-            commands.append(("AUTH", user, password) if user else ("AUTH", password))
-        if settings.db:
-            commands.append(("SELECT", settings.db))
-        if settings.client_name:
-            commands.append(("CLIENT", "SETNAME", settings.client_name))
-        for reply in self.ask(commands) if commands else ():
-            if isinstance(reply, hiredis.ReplyError):
-                self.close()
-                raise server_error(settings.url, str(reply))
+        self._socket = sock
 
     def fileno(self) -> int:
         """For select."""
@@ -83,14 +59,24 @@ class Connection:
     def ask(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Send commands in one piece; returns their replies, errors among them as they are."""
         try:
-            self._socket.sendall(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))
+            self._socket.sendall(_packed(commands))
             return [self._reply() for _ in commands]
         except (OSError, hiredis.ProtocolError) as exc:
-            self.close()
-            raise OperationalError(f"{self.settings.url}: {_why(exc)}") from exc
+            raise self._failed(exc) from exc
         except BaseException:
             self.close()  # interrupted in between: its replies would be taken for those of the next command
             raise
+
+    def send(self, commands: Sequence[Sequence[Argument]]) -> None:
+        """Send commands whose replies `wait_push` will bring (subscribing)."""
+        try:
+            self._socket.sendall(_packed(commands))
+        except OSError as exc:
+            raise self._failed(exc) from exc
+
+    def _failed(self, exc: Exception) -> OperationalError:
+        self.close()
+        return OperationalError(f"{self.settings.url}: {_why(exc)}")
 
     def _reply(self) -> Any:
         reader = self._reader
@@ -117,7 +103,7 @@ class Connection:
     def wait_push(self, timeout: float, other: int = -1) -> list[Any]:
         """What the server sends unasked; waits up to `timeout` seconds for the first, or until `other` is readable.
 
-        On a connection with subscriptions and RESP2, messages come as plain lists and count as such.
+        On a connection with subscriptions and RESP2, what comes are plain lists.
         """
         if self._pushes:
             return self.take_pushes()
@@ -132,8 +118,7 @@ class Connection:
                 while (push := self._reader.gets()) is not _NOTHING:
                     self._pushes.append(push)
         except (OSError, hiredis.ProtocolError) as exc:
-            self.close()
-            raise OperationalError(f"{self.settings.url}: {_why(exc)}") from exc
+            raise self._failed(exc) from exc
         return self.take_pushes()
 
     def _is_buffered(self) -> bool:
@@ -187,16 +172,55 @@ def tls_context(options: dict[str, Any]) -> ssl.SSLContext:
     return context
 
 
+def open_connection(settings: Settings, *, pushes: bool = False) -> Connection:
+    """A connection to the server, logged in.
+
+    Args:
+        pushes: Speak RESP3, so that the server may send what was not asked for; `Connection.wait_push` reads it.
+
+    Raises:
+        OperationalError: The server can't be reached, or doesn't let us in.
+    """
+    try:
+        connection = Connection(settings, connect(settings, locate(settings, _ask)))
+    except OSError as exc:
+        raise OperationalError(f"Can't connect to {settings.url}: {_why(exc)}") from exc
+    greeting = _greeting(settings, pushes)
+    for reply in connection.ask(greeting) if greeting else ():
+        if isinstance(reply, hiredis.ReplyError):
+            connection.close()
+            raise server_error(settings.url, str(reply))
+    return connection
+
+
+def _greeting(settings: Settings, pushes: bool) -> list[tuple[Argument, ...]]:
+    user, password = credentials(settings)
+    commands: list[tuple[Argument, ...]] = []
+    if pushes:
+        commands.append(("HELLO", 3, *(("AUTH", user or "default", password) if password else ())))
+    elif password:
+        commands.append(("AUTH", user, password) if user else ("AUTH", password))
+    if settings.db:
+        commands.append(("SELECT", settings.db))
+    if settings.client_name:
+        commands.append(("CLIENT", "SETNAME", settings.client_name))
+    return commands
+
+
 def _ask(settings: Settings, address: tuple[str, int], commands: Sequence[Sequence[Argument]]) -> list[Any]:
     """Ask a sentinel or a node of a cluster, on a connection of its own."""
-    connection = Connection.__new__(Connection)
-    connection.settings, connection.pid, connection._pushes = settings, os.getpid(), []
-    connection._reader = hiredis.Reader(notEnoughData=_NOTHING)
-    connection._socket = connect(settings, address)
+    connection = Connection(settings, connect(settings, address))
     try:
         return connection.ask(commands)
     finally:
         connection.close()
+
+
+def _packed(commands: Sequence[Sequence[Argument]]) -> bytes:
+    if len(commands) == 1:
+        packed: bytes = hiredis.pack_command(tuple(commands[0]))
+        return packed
+    return b"".join([hiredis.pack_command(tuple(command)) for command in commands])
 
 
 def _why(exc: BaseException) -> str:
@@ -212,13 +236,7 @@ class Script:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.digest = _sha1(source)
-
-
-def _sha1(source: str) -> str:
-    import hashlib  # noqa: PLC0415
-
-    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 class Server:
@@ -246,7 +264,7 @@ class Server:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return Connection(self.settings)
+                return open_connection(self.settings)
             if connection.is_usable():
                 return connection
             connection.close()

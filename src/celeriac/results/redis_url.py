@@ -97,7 +97,9 @@ def parse_url(url: str, options: Mapping[str, Any], known: Iterable[str]) -> tup
         fields |= _network_fields(scheme, base)
     fields |= _plain_fields(merged)
     if fields.get("kind") == "sentinel" and not fields.get("master_name"):
-        raise ImproperlyConfigured(f"{mask_url(url)!r} needs the option master_name: what the sentinels call the master.")
+        raise ImproperlyConfigured(
+            f"{mask_url(url)!r} needs the option master_name: what the sentinels call the master."
+        )
     if fields.get("kind") == "cluster":
         fields["tag"] = str(merged.get("hash_tag") or "celeriac")
         fields["db"] = 0

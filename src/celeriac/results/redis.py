@@ -1,0 +1,227 @@
+"""Results in Redis, in the keys of Celery's Redis backend: stock clients read what we write and the other way round.
+
+Opened by `results.open` for `redis://…` and the other Redis schemes. `transport.redis` writes records in its own script
+when broker and store are one database. Who waits is told by PUBLISH on the key's channel, as stock Celery does it.
+
+Invariants: which record may replace which is decided inside one script (`redis_lua`); a waiter subscribes before it
+reads, so that nothing is missed between the two.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from celeriac.results.base import Record, StoreCapabilities
+from celeriac.results.drivers import check_options
+from celeriac.results.redis_connection import Argument, Server
+from celeriac.results.redis_lua import JOIN, STORE
+from celeriac.results.redis_records import has_companion, record_from, value_arguments
+from celeriac.results.redis_url import parse_url
+from celeriac.results.redis_watch import Watch
+from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
+
+__all__ = ["RedisStore"]
+
+#: Options of `result_backend_transport_options`; those of chords and retries have their meaning elsewhere.
+_OPTIONS = (
+    "additional_connection_errors",
+    "compression",
+    "global_keyprefix",
+    "result_chord_ordered",
+    "visibility_timeout",
+)
+#: Seconds after which a waiter looks itself, in case a message got lost (a failover, a full buffer of the server's).
+RECHECK = 5.0
+#: Seconds after which the count of a chord is forgotten: whoever redelivers a part that late has lost the chord anyway.
+CHORD_KEPT = 7 * 86_400
+#: Records in one script, and keys in one MGET or one step of `cleanup`.
+STEP = 500
+_GROUP = b'{"result": '
+
+
+class RedisStore:
+    """The result store in Redis. See `results.base.ResultStore` for the verbs.
+
+    Args:
+        url: `redis://[user:password@]host[:port]/db`, or another of the forms in `redis_url`.
+        options: Of the connection, and `global_keyprefix`, `compression`.
+        clock: For tests of `cleanup`.
+    """
+
+    capabilities = StoreCapabilities()
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        settings, own = parse_url(url, options or {}, _OPTIONS)
+        check_options(own, _OPTIONS, "Redis")
+        self.settings = settings
+        self.url = settings.url
+        self.compression: str | None = own.get("compression") or None
+        self._prefix = key_prefix(str(own.get("global_keyprefix") or ""), settings.tag)
+        self._server = Server(settings)
+        self._clock = clock
+        self._local = threading.local()
+
+    def key(self, task_id: str) -> bytes:
+        """The key, and channel, of a task's result."""
+        return f"{self._prefix}celery-task-meta-{task_id}".encode()
+
+    def arguments(self, record: Record) -> tuple[Argument, ...]:
+        """What the script's `put` takes for a record."""
+        return (self.key(record.id), *value_arguments(record, self.compression))
+
+    def store(self, records: Sequence[Record]) -> list[str]:
+        """Write records; returns the ids that were refused."""
+        refused = []
+        for start in range(0, len(records), STEP):
+            step = records[start : start + STEP]
+            args = [argument for record in step for argument in self.arguments(record)]
+            refused += [step[number - 1].id for number in self._server.run(STORE, (), args)]
+        return refused
+
+    def get(self, ids: Sequence[str]) -> list[Record | None]:
+        """The records, in order."""
+        found = self._read(dict.fromkeys(ids))
+        return [found.get(task_id) for task_id in ids]
+
+    def _read(self, ids: Iterable[str]) -> dict[str, Record]:
+        """The records of these ids, as far as there are any."""
+        todo = list(ids)
+        values: dict[str, bytes] = {}
+        for start in range(0, len(todo), STEP):
+            step = todo[start : start + STEP]
+            replies = self._server.call("MGET", *[self.key(task_id) for task_id in step])
+            values |= {task_id: value for task_id, value in zip(step, replies, strict=True) if value is not None}
+        return self._records(values)
+
+    def _records(self, values: Mapping[str, bytes]) -> dict[str, Record]:
+        """Records of values; fetches the companions of those that have one."""
+        apart = [task_id for task_id, value in values.items() if has_companion(value)]
+        companions: dict[str, bytes | None] = {}
+        for start in range(0, len(apart), STEP):
+            step = apart[start : start + STEP]
+            replies = self._server.call("MGET", *[self.key(task_id) + b":celeriac" for task_id in step])
+            companions |= dict(zip(step, replies, strict=True))
+        return {task_id: record_from(task_id, value, companions.get(task_id)) for task_id, value in values.items()}
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> list[Record]:
+        """Wait until some are ready, and return these; told by the publication of the value that makes them so."""
+        deadline = Deadline(timeout)
+        if deadline.passed() or not ids:
+            return _ready(self._read(dict.fromkeys(ids)))
+        wanted = {self.key(task_id): task_id for task_id in ids}
+        try:
+            found = self._wait(wanted, deadline)
+        except BaseException:
+            self._drop_watch()
+            raise
+        if len(found) >= len(wanted) or deadline.passed():
+            self._drop_watch()
+        return found
+
+    def _wait(self, wanted: Mapping[bytes, str], deadline: Deadline) -> list[Record]:
+        watch: Watch | None = getattr(self._local, "watch", None)
+        if watch is None or not watch.is_fit(wanted):
+            self._drop_watch()
+            watch = self._local.watch = Watch(self._server)
+        new = [key for key in wanted if key not in watch.keys]
+        watch.add(new)
+        found = _ready(self._read([wanted[key] for key in new]))
+        while not found:
+            values = watch.take(wanted)
+            if not values:
+                left = deadline.left()
+                watch.listen(RECHECK if left is None else min(RECHECK, left))
+                values = watch.take(wanted)
+            if values:
+                found = _ready(self._records({wanted[key]: value for key, value in values.items()}))
+            else:
+                found = _ready(self._read(wanted.values()))
+            if deadline.passed():
+                break
+        watch.done(self.key(record.id) for record in found)
+        return found
+
+    def _drop_watch(self) -> None:
+        watch: Watch | None = getattr(self._local, "watch", None)
+        if watch is not None:
+            self._local.watch = None
+            watch.close()
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Delete records."""
+        keys = [key for task_id in ids for key in (self.key(task_id), self.key(task_id) + b":celeriac")]
+        for start in range(0, len(keys), STEP):
+            self._server.call("DEL", *keys[start : start + STEP])
+
+    def _group_key(self, group_id: str) -> bytes:
+        return f"{self._prefix}celery-taskset-meta-{group_id}".encode()
+
+    def join_part(self, group_id: str, index: int, size: int) -> int:
+        """Count a part of a chord, once; returns how many have ended."""
+        return int(self._server.run(JOIN, (self._group_key(group_id) + b".parts",), (index, CHORD_KEPT)))
+
+    def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
+        """Keep a group's result tuple, as stock Celery keeps it where it is JSON."""
+        stored = _GROUP + value + b"}" if _is_json(value) else value
+        expiry = () if expires_at is None else ("PXAT", max(1, int(expires_at * 1000)))
+        self._server.call("SET", self._group_key(group_id), stored, *expiry)
+
+    def get_group(self, group_id: str) -> bytes | None:
+        """The group's result tuple, or None."""
+        value: bytes | None = self._server.call("GET", self._group_key(group_id))
+        if value is None or not value.startswith(b"{"):
+            return value
+        return bytes(msgspec.json.decode(value, type=dict[str, msgspec.Raw])["result"])
+
+    def forget_group(self, group_id: str) -> None:
+        """Delete a group and its chord count."""
+        key = self._group_key(group_id)
+        self._server.call("DEL", key, key + b".parts")
+
+    def cleanup(self, now: float) -> int:
+        """Delete what will have expired by `now`. What has expired already, Redis deletes by itself."""
+        ahead = (now - self._clock.now()) * 1000
+        if ahead <= 0:
+            return 0
+        deleted, cursor, pattern = 0, b"0", f"{_escaped(self._prefix)}celery-task*-meta-*"
+        while True:
+            cursor, keys = self._server.call("SCAN", cursor, "MATCH", pattern, "COUNT", STEP)
+            left = self._server.pipeline([("PTTL", key) for key in keys]) if keys else []
+            over = [key for key, milliseconds in zip(keys, left, strict=True) if 0 <= milliseconds <= ahead]
+            if over:
+                self._server.call("DEL", *over)
+                deleted += sum(b"celery-task-meta-" in key and not key.endswith(b":celeriac") for key in over)
+            if cursor == b"0":
+                return deleted
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._drop_watch()
+        self._server.close()
+
+
+def key_prefix(given: str, tag: str) -> str:
+    """What stands before every key: Celery's rule for results, after the cluster's hash tag."""
+    prefix = given if not given or given[-1] in ":_-." else given + "_"
+    return f"{{{tag}}}:{prefix}" if tag else prefix
+
+
+def _ready(records: Mapping[str, Record]) -> list[Record]:
+    return [record for record in records.values() if record.is_ready]
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _escaped(text: str) -> str:
+    """Text as a pattern that matches itself only."""
+    return "".join(f"\\{character}" if character in "*?[]\\^-" else character for character in text)
