@@ -1,14 +1,13 @@
 """Results in a SQLite file: the default result store, in the tables of Celery's SQLAlchemy backend.
 
 Opened by `results.open` for `sqlite:///…` and `db+sqlite:///…`. Stock Celery reads what we write and the other way round;
-`transport.sqlite` writes records with `upsert` in its own transaction when broker and store are one file.
+`transport.sqlite` commits into the same tables when broker and store are one file; rows are in `sqlite_record`.
 
-Invariant: which record may replace which is decided inside one statement, so no two writers can both believe they won.
+Invariant: whoever waits is registered before it looks, and woken after the commit that it waits for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,11 +18,12 @@ import msgspec
 
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.sqlite_database import Database, Transaction, parse_url
+from celeriac.results.sqlite_record import SELECT, record_of, upsert
 from celeriac.results.sqlite_wakeup import RECHECK, Wakeup, register
 from celeriac.results.sqlite_watch import ALL_RESULTS, Watch
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 
-__all__ = ["SqliteStore", "result_waiters", "upsert"]
+__all__ = ["SqliteStore", "result_waiters"]
 
 #: Up to this many ids are waited for one by one; more through a `Watch`.
 NARROW = 64
@@ -32,22 +32,8 @@ CHORD_KEPT = 7 * 86_400
 #: Rows that one step of `cleanup` looks at, so that it never holds the lock long.
 CLEANUP_STEP = 5000
 
-_COLUMNS = (
-    "task_id", "status", "result", "date_done", "traceback", "children", "name", "args", "kwargs", "worker", "retries",
-    "queue", "stamps", "content_type", "content_encoding", "fence", "group_id", "parent_id", "expires_at",
-)  # fmt: skip
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM celery_taskmeta"
-# Given: a row per _COLUMNS, and the moment. Out: one row changed, or none if the record is refused. A stored row that
-# has expired is as good as none.
-_UPSERT = f"""
-INSERT INTO celery_taskmeta ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
-ON CONFLICT (task_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])}
-WHERE expires_at <= ? OR (status <> 'SUCCESS' AND (
-    excluded.fence > coalesce(fence, 0)
-    OR (excluded.fence = coalesce(fence, 0) AND status NOT IN ('FAILURE', 'REVOKED'))))
-"""
 _AMONG = "task_id IN (SELECT value FROM json_each(?))"
-_GET = f"{_SELECT} WHERE {_AMONG} AND (expires_at IS NULL OR expires_at > ?)"
+_GET = f"{SELECT} WHERE {_AMONG} AND (expires_at IS NULL OR expires_at > ?)"
 _READY = f"{_GET} AND status IN ('SUCCESS', 'FAILURE', 'REVOKED')"
 _JOIN_PART = "INSERT OR IGNORE INTO celeriac_chord_parts (group_id, part) VALUES (?, ?)"
 _COUNT_PART = """
@@ -87,15 +73,11 @@ class SqliteStore:
         if not records:
             return []
         now = self._clock.now()
-        refused = []
-        ready = []
         addresses: list[tuple[str]] = []
         with Transaction(self._database) as connection:
-            for record in records:
-                if not upsert(connection, record, now):
-                    refused.append(record.id)
-                elif record.is_ready:
-                    ready.append(record.id)
+            written = upsert(connection, records, now)
+            refused = [record.id for record, is_written in zip(records, written, strict=True) if not is_written]
+            ready = [each.id for each, is_written in zip(records, written, strict=True) if is_written and each.is_ready]
             if ready:
                 addresses = result_waiters(connection, self._wakeup, ready)
         if addresses:
@@ -108,7 +90,7 @@ class SqliteStore:
         return [found.get(task_id) for task_id in ids]
 
     def _read(self, sql: str, ids: Iterable[str]) -> list[Record]:
-        return [_record(row) for row in self._database.read(sql, (_json_list(ids), self._clock.now()))]
+        return [record_of(row) for row in self._database.read(sql, (_json_list(ids), self._clock.now()))]
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> list[Record]:
         """Wait until some are ready, and return these; woken by the commit that makes them so."""
@@ -215,19 +197,6 @@ class SqliteStore:
         self._database.close()
 
 
-def upsert(connection: sqlite3.Connection, record: Record, now: float) -> bool:
-    """Write a record inside a transaction; False if it is refused (see `ResultStore.store`)."""
-    retries, deliveries = record.fence
-    row = (
-        record.id, record.state, record.result, _to_column(record.date_done), record.traceback,
-        msgspec.json.encode(record.children) if record.children else None, record.name, record.args, record.kwargs,
-        record.worker, record.retries, record.queue, msgspec.json.encode(record.stamps) if record.stamps else None,
-        record.content_type, record.content_encoding, (retries << 31) + deliveries, record.group_id, record.parent_id,
-        record.expires_at, now,
-    )  # fmt: skip
-    return connection.execute(_UPSERT, row).rowcount > 0
-
-
 def result_waiters(connection: sqlite3.Connection, wakeup: Wakeup, ready: Sequence[str]) -> list[tuple[str]]:
     """Addresses of those who wait for any of these results. Called in the transaction that stores them."""
     addresses = wakeup.leave(connection, ALL_RESULTS, [("result", task_id.encode()) for task_id in ready])
@@ -235,47 +204,6 @@ def result_waiters(connection: sqlite3.Connection, wakeup: Wakeup, ready: Sequen
         for task_id in ready:
             addresses += connection.execute(_WAITERS, ("result:" + task_id,)).fetchall()
     return addresses
-
-
-def _record(row: Sequence[Any]) -> Record:
-    (task_id, status, result, date_done, traceback, children, name, args, kwargs, worker, retries, queue, stamps,
-     content_type, content_encoding, fence, group_id, parent_id, expires_at) = row  # fmt: skip
-    result = _blob(result) or b""
-    if content_type is None:  # written by stock Celery, which doesn't say; every pickle begins with 0x80
-        pickled = result.startswith(b"\x80")
-        content_type = "application/x-python-serialize" if pickled else "application/json"
-        content_encoding = "binary" if pickled else "utf-8"
-    return Record(
-        id=task_id, state=status, result=result, content_type=content_type, content_encoding=content_encoding,
-        traceback=traceback, children=_plain(children), date_done=_from_column(date_done), group_id=group_id,
-        parent_id=parent_id, fence=divmod(fence or 0, 1 << 31), expires_at=expires_at, name=name, args=_blob(args),
-        kwargs=_blob(kwargs), worker=worker, retries=retries, queue=queue, stamps=_plain(stamps),
-    )  # fmt: skip
-
-
-def _blob(value: Any) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
-
-
-def _plain(value: Any) -> Any:
-    """Children or stamps. What a peer wrote with another serializer than JSON is left out: it is not worth an error."""
-    with contextlib.suppress(msgspec.MsgspecError, TypeError):
-        return msgspec.json.decode(value)
-    return None
-
-
-def _to_column(date_done: str | None) -> str | None:
-    """ISO 8601 as SQLAlchemy writes a DATETIME: naive UTC with microseconds."""
-    if date_done is None:
-        return None
-    moment = datetime.fromisoformat(date_done)
-    return (moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment).isoformat(" ", "microseconds")
-
-
-def _from_column(date_done: str | None) -> str | None:
-    with contextlib.suppress(ValueError, TypeError):
-        return datetime.fromisoformat(str(date_done)).replace(tzinfo=UTC).isoformat()
-    return None
 
 
 def _forget_chord(connection: sqlite3.Connection, group_id: str) -> None:

@@ -23,8 +23,9 @@ import msgspec
 from celeriac.errors import MessageTooLarge
 from celeriac.message import Action, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import ResultStore
-from celeriac.results.sqlite import SqliteStore, result_waiters, upsert
+from celeriac.results.sqlite import SqliteStore, result_waiters
 from celeriac.results.sqlite_database import Database, Transaction, parse_url
+from celeriac.results.sqlite_record import upsert
 from celeriac.results.sqlite_wakeup import RECHECK, Wakeup, register, unregister
 from celeriac.routing import Queue
 from celeriac.timing import SYSTEM_CLOCK, Clock
@@ -61,7 +62,9 @@ RETURNING -priority, id, head, body, deliveries, starts
 """
 _NEXT_LEASE_END = "SELECT min(lease_until) FROM celeriac_messages WHERE state = 1"
 _NEXT_DUE = "SELECT min(due_at) FROM celeriac_messages WHERE state = 2"
-_ACK = "DELETE FROM celeriac_messages WHERE id = ? AND token = ?"
+_ACK = """
+DELETE FROM celeriac_messages WHERE id IN (SELECT value FROM json_each(?)) AND token = ? RETURNING id
+"""
 _GIVE_BACK = """
 UPDATE celeriac_messages SET state = ?, due_at = ?, starts = ?, token = 0, lease_until = NULL WHERE id = ? AND token = ?
 """
@@ -143,9 +146,7 @@ class SqliteTransport:
         return rows, wants
 
     def _queues_for(self, message: Message) -> list[str]:
-        if not message.exchange:
-            return [message.routing_key]
-        found = self._database.read(_BINDINGS, (message.exchange,))
+        found = self._database.read(_BINDINGS, (message.exchange,)) if message.exchange else []
         return queues_for(
             message, [Binding(queue, kind, key, msgspec.msgpack.decode(given)) for queue, kind, key, given in found]
         )
@@ -225,21 +226,24 @@ class SqliteTransport:
             return []
         now = self._clock.now()
         sendable = [self._rows(commit.messages) if commit.messages else ([], set()) for commit in commits]
-        lost = []
         wants: set[str] = set()
-        ready = []
         with Transaction(self._database) as connection:
-            for commit, (rows, row_wants) in zip(commits, sendable, strict=True):
-                record = commit.record
-                if not self._settle(connection, commit.settlement, now, wants):
-                    lost.append(commit.settlement.delivery)
-                # A refused record means that a newer execution has told the outcome, and published what follows.
-                elif record is None or upsert(connection, record, now):
-                    if rows:
-                        connection.executemany(_INSERT, rows)
-                        wants |= row_wants
-                    if record is not None and record.is_ready:
-                        ready.append(record.id)
+            lost = self._settle_all(connection, [commit.settlement for commit in commits], now, wants)
+            lost_tokens = {delivery.token for delivery in lost}
+            kept = [
+                pair
+                for pair in zip(commits, sendable, strict=True)
+                if pair[0].settlement.delivery.token not in lost_tokens
+            ]
+            records = [commit.record for commit, _ in kept if commit.record is not None]
+            written = upsert(connection, records, now)
+            # A refused record means that a newer execution has told the outcome, and published what follows.
+            refused = {id(record) for record, is_written in zip(records, written, strict=True) if not is_written}
+            for commit, (rows, row_wants) in kept:
+                if rows and id(commit.record) not in refused:
+                    connection.executemany(_INSERT, rows)
+                    wants |= row_wants
+            ready = [record.id for record in records if record.is_ready and id(record) not in refused]
             addresses = [row for want in wants for row in connection.execute(_WAITERS, (want,)).fetchall()]
             if ready:
                 addresses += result_waiters(connection, self._wakeup, ready)
@@ -247,11 +251,30 @@ class SqliteTransport:
             self._wakeup.wake(addresses)
         return lost
 
+    def _settle_all(
+        self, connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float, wants: set[str]
+    ) -> list[Delivery]:
+        """End deliveries inside a transaction; returns those whose lease is lost."""
+        acked: dict[int, dict[int, Delivery]] = {}
+        lost = []
+        for settlement in settlements:
+            delivery = settlement.delivery
+            if settlement.action is Action.ACK:
+                row_id, token = delivery.token
+                acked.setdefault(token, {})[row_id] = delivery
+            elif not self._settle(connection, settlement, now, wants):
+                lost.append(delivery)
+        # What one fetch has brought has one token: a few statements end hundreds of deliveries.
+        for token, by_id in acked.items():
+            found = connection.execute(_ACK, (str(list(by_id)), token)).fetchall()
+            if len(found) < len(by_id):
+                gone = by_id.keys() - {row_id for (row_id,) in found}
+                lost += [by_id[row_id] for row_id in gone]
+        return lost
+
     def _settle(self, connection: sqlite3.Connection, settlement: Settlement, now: float, wants: set[str]) -> bool:
-        """End one delivery inside a transaction; False if its lease is lost."""
+        """Give back or bury one delivery inside a transaction; False if its lease is lost."""
         delivery, action = settlement.delivery, settlement.action
-        if action is Action.ACK:
-            return connection.execute(_ACK, delivery.token).rowcount > 0
         if action is Action.DEAD_LETTER:
             return dead.bury(connection, settlement, now)
         until = settlement.until if action is Action.DEFER else None
