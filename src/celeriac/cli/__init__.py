@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None, app: Celeriac | None = None) -> int:
         code = celeriac.main(arguments, prog_name="celeriac", standalone_mode=False, obj=app)
     except click.Abort:
         click.echo("Aborted.", err=True)
-        return 130
+        return 1
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code

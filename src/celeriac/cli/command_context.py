@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ import click
 
 from celeriac.app import Celeriac
 from celeriac.cli.problems import ImportProblem
-from celeriac.errors import CeleriacError
+from celeriac.config import from_cmdline
+from celeriac.errors import CeleriacError, ImproperlyConfigured
 from celeriac.loading import AppNotFound, find_app
 
 if TYPE_CHECKING:
     from celeriac.results.base import ResultStore
 
-__all__ = ["CommandContext", "result_store"]
+__all__ = ["CommandContext", "result_store", "settings_of"]
 
 #: Variables that say where the broker is.
 _BROKER_VARIABLES = ("CELERIAC_BROKER_URL", "CELERY_BROKER_URL", "CELERIAC_CONFIG_MODULE", "CELERY_CONFIG_MODULE")
@@ -82,6 +83,18 @@ class CommandContext:
         """Print what is not the result itself; nothing with `-q`."""
         if not self.is_quiet:
             click.echo(text)
+
+
+def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """Settings from the arguments `name=value` that stand after `--`.
+
+    Raises:
+        UsageError: One is no setting, or its value is not allowed.
+    """
+    try:
+        return from_cmdline(arguments)
+    except ImproperlyConfigured as exc:
+        raise click.UsageError(str(exc)) from exc
 
 
 def result_store(app: Celeriac) -> ResultStore:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -19,6 +20,8 @@ from celeriac.cli.command_context import CommandContext
 from celeriac.errors import near_match
 
 __all__ = ["LazyGroup", "celeriac", "option"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: Name → (where it is, the line in the list of commands).
 COMMANDS = {
@@ -51,7 +54,7 @@ class EnvironmentOption(click.Option):
         return found
 
 
-def option(*declarations: str, **attributes: Any) -> Any:
+def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
     """`click.option` that also reads Celery's variables."""
     return click.option(*declarations, cls=EnvironmentOption, **attributes)
 

@@ -15,14 +15,13 @@ from typing import Any
 import click
 
 from celeriac import __version__
-from celeriac.cli.command_context import CommandContext
+from celeriac.cli.command_context import CommandContext, settings_of
 from celeriac.cli.daemon import become, detach, is_detached, node_path, pid_file, start_again
 from celeriac.cli.group import option
 from celeriac.cli.problems import Failure, ImportProblem
 from celeriac.cli.solo import run_solo
 from celeriac.cli.values import CommaList, Concurrency, LogLevel, OneOf
 from celeriac.cli.worker_app import WorkerApp, worker_app
-from celeriac.config import from_cmdline
 from celeriac.errors import CeleriacError, ImproperlyConfigured
 from celeriac.log import log_level, setup_worker_logging
 from celeriac.runner.logs import log_as_configured
@@ -125,7 +124,7 @@ def _worker_options(
     node: str,
     logfile: str | None,
 ) -> WorkerOptions:
-    changes = {**context.changes, **from_cmdline(settings)}
+    changes = {**context.changes, **settings_of(settings)}
     changes.update({setting: given[name] for name, setting in _SETTINGS.items() if given[name] is not None})
     if given["task_events"]:
         changes["worker_send_task_events"] = True
