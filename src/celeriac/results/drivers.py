@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from celeriac.config_mask import mask_url
 from celeriac.errors import ImproperlyConfigured, near_match
 
-__all__ = ["check_options", "find_factory", "split_query"]
+__all__ = ["check_options", "find_factory", "mask_url", "split_query"]
 
 #: What may be shown of a text that is no URL: a word, or host, port and path. Anything else may hold a password.
 _HARMLESS = re.compile(r"[\w.+-]*(:\d+)?(/[\w.-]*)?")
