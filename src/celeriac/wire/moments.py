@@ -27,6 +27,8 @@ def epoch(moment: datetime, tz: tzinfo) -> float:
 def timelimits(headers: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """Hard and soft limit out of `timelimit`, in seconds. What is not a positive number counts as none."""
     pair = headers.get("timelimit")
+    if pair == [None, None]:
+        return None, None
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
         return None, None
     hard, soft = (_positive(value) for value in pair)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from celeriac.log import get_logger
@@ -46,8 +46,8 @@ def depth(runtime: float | None) -> int:
 class PoolOwner(Protocol):
     """Who is told what the pool does."""
 
-    def on_outcome(self, assignment: Assignment, outcome: Outcome) -> None:
-        """An execution has ended."""
+    def on_outcomes(self, ended: Sequence[tuple[Assignment, Outcome]]) -> None:
+        """Executions have ended."""
 
     def on_crash(self, assignment: Assignment, reason: str) -> None:
         """The runner died while it ran this."""
@@ -225,7 +225,7 @@ class Pool:
                 self._runtimes[outcome.task] = runtime if known is None else known + SMOOTHING * (runtime - known)
             if not slot.held and not slot.process.is_retiring:
                 self._idle.append(slot)
-            self._owner.on_outcome(assignment, outcome)
+        self._owner.on_outcomes([(assignment, outcome) for _, assignment, outcome in ended])
         self._changed.set()
         self.dispatch()
         self._owner.on_capacity()
