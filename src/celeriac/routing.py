@@ -47,12 +47,16 @@ class Queue(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=1024)
 def topic_pattern(pattern: str) -> re.Pattern[str]:
-    """A topic binding as a regular expression: `*` is one word, `#` any number of words."""
-    if pattern == "#":
-        return re.compile(r".*\Z", re.DOTALL)
-    text = re.escape(pattern).replace(r"\*", r"[^.]+")
-    text = text.replace(r"\.\#", r"(?:\.[^.]+)*").replace(r"\#\.", r"(?:[^.]+\.)*").replace(r"\#", r".*")
+    """A topic binding as a regular expression over "." and a routing key: `*` is one word, `#` any number of words."""
+    words = pattern.split(".")
+    words = [word for place, word in enumerate(words) if word != "#" or words[place - 1 : place] != ["#"]]
+    # Each word but the first brings its dot; "#" brings as many words as it likes, or none.
+    text = "".join(r"(?:\.[^.]*)*" if word == "#" else r"\." + _word(word) for word in words)
     return re.compile(text + r"\Z", re.DOTALL)
+
+
+def _word(word: str) -> str:
+    return r"[^.]+" if word == "*" else re.escape(word)
 
 
 def binding_matches(exchange_type: str, binding_key: str, routing_key: str) -> bool:
@@ -60,5 +64,5 @@ def binding_matches(exchange_type: str, binding_key: str, routing_key: str) -> b
     if exchange_type == "fanout":
         return True
     if exchange_type == "topic":
-        return topic_pattern(binding_key).match(routing_key) is not None
+        return topic_pattern(binding_key).match("." + routing_key) is not None
     return binding_key == routing_key
