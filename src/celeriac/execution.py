@@ -22,7 +22,7 @@ from celeriac.loading import import_object
 from celeriac.log import current_task_info, get_logger
 from celeriac.message import Action
 from celeriac.outcome import Execution, Outcome, Verdict
-from celeriac.recording import make_record
+from celeriac.recording import clean_text, make_record
 from celeriac.results.base import Record
 from celeriac.safe_repr import saferepr
 from celeriac.task import Task
@@ -31,7 +31,7 @@ from celeriac.wire.messages import decode_body, parse_moment, protocol1_headers
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["Environment", "execute"]
+__all__ = ["Environment", "execute", "give_up"]
 
 logger = get_logger("celeriac.task")
 
@@ -87,7 +87,7 @@ def execute(environment: Environment, execution: Execution) -> Outcome:
     except errors.SoftTimeLimitExceeded:  # a moment late: the runner says what that means
         raise
     except Exception as exc:  # neither the task nor its message may end the runner
-        return _internal_error(environment, execution, exc)
+        return give_up(environment, execution, exc)
 
 
 def _execute(environment: Environment, execution: Execution) -> Outcome:
@@ -95,7 +95,9 @@ def _execute(environment: Environment, execution: Execution) -> Outcome:
     started = time.monotonic()
     try:
         body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes)
-        headers = message.headers if message.task else {**protocol1_headers(body), **message.headers}
+        headers = message.headers
+        if not message.task:
+            headers = {**protocol1_headers(body), **{key: value for key, value in headers.items() if value}}
         context = make_context(
             execution, body, headers, node=environment.node, is_eager=environment.is_eager,
             store_state=environment.store_state,
@@ -214,7 +216,7 @@ def _after_exception(
         return Outcome(serial, slot, name, states.REJECTED, action=Action.REQUEUE.value)
     trace = _traceback(exc)
     if isinstance(exc, Reject):
-        text = exc.reason if isinstance(exc.reason, str) else saferepr(exc.reason, 500)
+        text = clean_text(exc.reason[:500]) if isinstance(exc.reason, str) else saferepr(exc.reason, 500)
         outcome = _failure(environment, execution, context, task, exc, trace, Action.DEAD_LETTER, f"rejected: {text}")
     else:
         action = _failure_action(task, exc)
@@ -332,8 +334,11 @@ def _unreadable(environment: Environment, execution: Execution, exc: Exception) 
     )  # fmt: skip
 
 
-def _internal_error(environment: Environment, execution: Execution, exc: Exception) -> Outcome:
-    """Something failed that is neither the task's function nor its message, such as a hook: kept and recorded."""
+def give_up(environment: Environment, execution: Execution, exc: Exception) -> Outcome:
+    """Something failed that is neither the task's function nor its message, such as a hook: kept and recorded.
+
+    Runners call it, too, for an outcome that can't be sent.
+    """
     message = execution.message
     logger.exception("Task %s[%s]: can't be run", message.task, message.id)
     context = Context(id=message.id, task=message.task, deliveries=execution.deliveries)
@@ -388,7 +393,7 @@ def _traceback(exc: BaseException) -> str:
 
 def _text(exc: BaseException) -> str:
     try:
-        return str(exc)[:500]
+        return clean_text(str(exc)[:500])
     except Exception:  # user code
         return "(its text can't be shown)"
 

@@ -20,7 +20,12 @@ from celeriac.wire.results import encode_result, exception_form
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["make_record"]
+__all__ = ["clean_text", "make_record"]
+
+
+def clean_text(text: str) -> str:
+    """Text that can be stored: halves of surrogate pairs, which are no characters, become escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def make_record(
@@ -52,7 +57,7 @@ def make_record(
         result=body,
         content_type=content_type,
         content_encoding=content_encoding,
-        traceback=traceback,
+        traceback=None if traceback is None else clean_text(traceback),
         children=[child.as_tuple() for child in context.children or ()],
         date_done=iso_now() if is_ready else None,
         group_id=context.group,

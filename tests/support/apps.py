@@ -13,6 +13,7 @@ from celeriac import Celeriac
 from celeriac.execution import Environment, execute
 from celeriac.message import Action, Delivery, Message, Settlement
 from celeriac.outcome import Execution, Outcome
+from celeriac.results.base import Record
 from celeriac.transport.base import Commit
 
 __all__ = ["memory_app", "run_all", "sent"]
@@ -36,7 +37,7 @@ def sent(app: Celeriac, *queues: str) -> list[Message]:
 
 def run_all(app: Celeriac, *queues: str) -> list[Outcome]:
     """Run what is due in these queues, and what follows from it, until nothing is due; returns the outcomes in order."""
-    environment = Environment(app, NODE, store_state=lambda record: app.backend.store([record]))  # type: ignore[union-attr]
+    environment = Environment(app, NODE, lambda record: _store(app, [record]))
     outcomes: list[Outcome] = []
     try:
         while deliveries := _fetch(app, queues):
@@ -57,8 +58,12 @@ def _execution(delivery: Delivery) -> Execution:
     return Execution(1, 0, delivery.message, delivery.queue, delivery.deliveries)
 
 
+def _store(app: Celeriac, records: list[Record]) -> None:
+    if records and app.backend is not None:
+        app.backend.store(records)
+
+
 def _commit(app: Celeriac, delivery: Delivery, outcome: Outcome) -> None:
-    if outcome.more_records and app.backend is not None:
-        app.backend.store(outcome.more_records)
+    _store(app, outcome.more_records)
     settlement = Settlement(delivery, Action(outcome.action), outcome.reason, outcome.until)
     app.transport.commit([Commit(settlement, outcome.record, outcome.messages)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from typing import Any
@@ -18,6 +19,8 @@ class Channel:
         self._sock = sock
         self._reader = FrameReader()
         self._lock = threading.Lock()
+        #: The process that this channel belongs to; a child that a task has forked has a copy.
+        self.pid = os.getpid()
 
     def read(self) -> list[Any] | None:
         """The next executions; None when the supervisor has closed its end."""

@@ -15,6 +15,7 @@ from celeriac.execution import Environment, execute
 from celeriac.faultpoint import faultpoint
 from celeriac.outcome import Execution
 from celeriac.results.base import Record
+from celeriac.runner.leaving import send_outcome
 from celeriac.runner.protocol import Cells, Kind
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class SerialRunner:
         self._cells = cells
         self._serial = 0
         self._in_user_code = False
+        self._is_in_main_thread = False
         # Between "I start this" and "was it taken back?" the store buffer must be drained, or both sides could see the
         # other's old value; taking a lock is the fence that Python has.
         self._fence = threading.Lock()
@@ -39,8 +41,7 @@ class SerialRunner:
 
     def run(self) -> None:
         """Run executions until the supervisor closes the channel."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGXCPU, self._on_soft_limit)
+        self._is_in_main_thread = threading.current_thread() is threading.main_thread()
         try:
             while (executions := self._channel.read()) is not None:
                 for execution in executions:
@@ -59,10 +60,13 @@ class SerialRunner:
             self._cells.end(0)
             self._channel.send(Kind.SKIPPED, (0, serial))
             return
+        # Looked at before each task: the one before may have changed it.
+        if self._is_in_main_thread and signal.getsignal(signal.SIGXCPU) != self._on_soft_limit:
+            signal.signal(signal.SIGXCPU, self._on_soft_limit)
         faultpoint("after_start")
         outcome = execute(self._environment, execution)
         faultpoint("after_return")
-        self._channel.send(Kind.OUTCOME, outcome)
+        send_outcome(self._channel, self._environment, execution, outcome)
         self._cells.end(0)
 
     def _store_state(self, record: Record) -> None:

@@ -19,6 +19,7 @@ from celeriac.execution import Environment, execute
 from celeriac.faultpoint import faultpoint
 from celeriac.outcome import Execution, Outcome, Verdict
 from celeriac.results.base import Record
+from celeriac.runner.leaving import send_outcome
 from celeriac.runner.protocol import Cells, Kind
 from celeriac.timing import Deadline
 
@@ -112,7 +113,7 @@ class _SlotThread(threading.Thread):
         faultpoint("after_start")
         outcome = self._execute(execution)
         faultpoint("after_return")
-        self._channel.send(Kind.OUTCOME, outcome)
+        send_outcome(self._channel, self._environment, execution, outcome)
         self._cells.end(slot)
 
     def _execute(self, execution: Execution) -> Outcome:
@@ -120,8 +121,6 @@ class _SlotThread(threading.Thread):
             return execute(self._environment, execution)
         except SoftTimeLimitExceeded:  # it came a moment after the task's own code had ended
             verdict = Verdict(states.FAILURE, "SoftTimeLimitExceeded")
-        except SystemExit as exc:  # it would end this thread only, and the slot would never answer again
-            verdict = Verdict(states.FAILURE, "WorkerLostError", [f"the task called sys.exit({exc.code!r})"])
         decided = Execution(
             execution.serial, execution.slot, execution.message, execution.queue, execution.deliveries, verdict
         )
@@ -131,6 +130,8 @@ class _SlotThread(threading.Thread):
         """Raise SoftTimeLimitExceeded in the task, if its limit has passed. Called by another thread."""
         if self._in_user_code and self._cells.is_soft_limited(self._slot) and self.ident is not None:
             self._cells.limit_softly(self._slot, 0)  # once
+            if self._environment.limit_coroutine():
+                return
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self.ident), ctypes.py_object(SoftTimeLimitExceeded)
             )

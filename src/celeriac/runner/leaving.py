@@ -1,0 +1,42 @@
+"""What a runner does between the end of a task and its report to the supervisor, whatever the task has left behind.
+
+Called by every kind of runner. A task's process may not be what it was: the task may have forked and come back twice, or
+closed the standard streams that the next task prints to. What can't be reported becomes that task's failure.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, TYPE_CHECKING, Any
+
+from celeriac.execution import Environment, give_up
+from celeriac.outcome import Execution, Outcome
+from celeriac.runner.protocol import Kind
+
+if TYPE_CHECKING:
+    from celeriac.runner.channel import Channel
+
+__all__ = ["send_outcome"]
+
+
+def send_outcome(channel: Channel, environment: Environment, execution: Execution, outcome: Outcome) -> None:
+    """Report the end of an execution to the supervisor."""
+    if os.getpid() != channel.pid:
+        os._exit(0)  # the task has forked and its child came back, too: the parent alone reports
+    for name in ("stdout", "stderr"):
+        if getattr(getattr(sys, name), "closed", False):
+            setattr(sys, name, _open_again(name))
+    try:
+        channel.send(Kind.OUTCOME, outcome)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:  # a header of a continuation, for instance
+        channel.send(Kind.OUTCOME, give_up(environment, execution, exc))
+
+
+def _open_again(name: str) -> IO[Any]:
+    """A stream for one that a task has closed: where the other one goes, else nowhere."""
+    other = sys.stderr if name == "stdout" else sys.stdout
+    try:
+        return open(os.dup(other.fileno()), "w")
+    except (AttributeError, OSError, ValueError):
+        return open(os.devnull, "w")
