@@ -49,7 +49,7 @@ class _Solo:
         on_ready: Callable[[], None],
     ) -> None:
         self._runners: queue.SimpleQueue[InProcessRunner | None] = queue.SimpleQueue()
-        self._supervisor = make_supervisor(InProcessNursery(app, self._runners.put), app)
+        self._supervisor = make_supervisor(InProcessNursery(app, run_in_main_thread=self._runners.put), app)
         self._on_ready = on_ready
         self._signals: list[int] = []
         self._tell: Callable[[int], None] | None = None

@@ -11,8 +11,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from celeriac.log import get_logger
 from celeriac.runner.channel import Channel
@@ -75,20 +77,28 @@ class InProcessNursery:
 
     Args:
         app: The app, imported here.
+        changes: Settings of the worker that rank above the app's.
         run_in_main_thread: Hands a runner to the main thread (the solo pool); by default each gets threads of its own.
     """
 
     can_kill = False
 
-    def __init__(self, app: Celeriac, run_in_main_thread: Callable[[InProcessRunner], None] | None = None) -> None:
+    def __init__(
+        self,
+        app: Celeriac,
+        changes: Mapping[str, Any] | None = None,
+        run_in_main_thread: Callable[[InProcessRunner], None] | None = None,
+    ) -> None:
         self.on_exit: Callable[[int, int], None] = lambda pid, status: None
         self._app = app
+        self._changes = changes or {}
         self._run_in_main_thread = run_in_main_thread
         self._runners: list[tuple[InProcessRunner, threading.Thread]] = []
 
     async def start(self) -> Hello:
         """What the app is."""
-        return hello_of(self._app)
+        hello = hello_of(self._app)
+        return msgspec.structs.replace(hello, conf={**hello.conf, **self._changes})
 
     def spawn(self, process: RunnerProcess) -> None:
         """Start a runner."""
