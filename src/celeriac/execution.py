@@ -306,7 +306,7 @@ def _apply_verdict(environment: Environment, execution: Execution, context: Cont
     action = Action(verdict.action)
     if task is not None and isinstance(exc, errors.TimeLimitExceeded):
         action = _failure_action(task, exc)
-    logger.error("Task %s[%s] failed: %s", context.task, context.id, exc)
+    logger.error("failed: %s", exc)
     return _failure(environment, execution, context, task, exc, trace, action, verdict.reason)
 
 

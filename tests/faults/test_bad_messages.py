@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import re
 import sqlite3
 import time
 import uuid
@@ -18,17 +19,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from celeriac import AsyncResult
-from celeriac.errors import (
-    ContentDisallowed,
-    DecodeError,
-    EncodeError,
-    InvalidTaskError,
-    MessageTooLarge,
-    NotRegistered,
-    TaskRevokedError,
-    WorkerLostError,
-)
+from celeriac import AsyncResult, errors
+from celeriac.errors import EncodeError, MessageTooLarge, NotRegistered, TaskRevokedError, WorkerLostError
 from celeriac.message import Message
 from tests.faults.apps_b.bench import Bench, open_bench
 from tests.support.files import eventually
@@ -62,12 +54,17 @@ def _message(
     return Message(**{"id": task_id, "headers": table, "body": body, "queue": "celery", **fields})
 
 
-def _assert_dead(bench: Bench, message: Message, reason: str, error: type[Exception]) -> None:
+_PICKLE = pickle.dumps(([], {}, {}))
+
+
+def _assert_dead(bench: Bench, message: Message, reason: str) -> None:
+    """`reason` begins with the name of the error and may go on with its text."""
+    name, _, text = reason.partition(": ")
     result = bench.publish(message)
     letter = bench.wait_dead(message.id)
     assert reason in letter.reason
     assert letter.message.body == message.body
-    with pytest.raises(error, match=reason.replace("[", r"\[").partition(": ")[2] or None):
+    with pytest.raises(getattr(errors, name), match=re.escape(text) if text else None):
         result.get(timeout=20)
     assert result.state == "FAILURE"
 
@@ -101,45 +98,43 @@ def test_a_message_without_id_is_a_dead_letter(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "reason", "error"),
+    ("message", "reason"),
     [
-        (_message(b"{not json"), "DecodeError", DecodeError),
-        (_message(b"\xff\xfe"), "DecodeError", DecodeError),
-        (_message(b""), "DecodeError", DecodeError),
-        (_message([[], {}]), "InvalidTaskError: the body is not [args, kwargs, embed], but an array of 2", InvalidTaskError),
-        (_message([[], {}, {}, {}]), "InvalidTaskError: the body is not [args, kwargs, embed], but an array of 4", InvalidTaskError),
-        (_message("text"), "InvalidTaskError", InvalidTaskError),
-        (_message([5, {}, {}]), "InvalidTaskError: args is not an array", InvalidTaskError),
-        (_message([[], [], {}]), "InvalidTaskError: kwargs is not an object", InvalidTaskError),
-        (_message([[], {}, {"callbacks": ["echo"]}]), "InvalidTaskError: callbacks holds something that is not", InvalidTaskError),
-        (_message(b"[" * 100_000), "DecodeError", DecodeError),
-        (_message(b"[[" + b"[" * 5000 + b"]" * 5000 + b"], {}, {}]"), "DecodeError", DecodeError),
-        (_message([[], {}, {}], task=""), "InvalidTaskError: no task", InvalidTaskError),
-        (_message({"task": 5, "id": "x"}, task=""), "InvalidTaskError: the body is a mapping whose 'task' is not text", InvalidTaskError),
-        (_message(headers={"retries": "many"}), "InvalidTaskError: header 'retries' is 'many', not a whole number", InvalidTaskError),
-        (_message(headers={"group": 5}), "InvalidTaskError: header 'group' is 5, not text", InvalidTaskError),
-        (_message(headers={"stamped_headers": "all"}), "InvalidTaskError: header 'stamped_headers' is 'all'", InvalidTaskError),
-        (_message(pickle.dumps(([], {}, {})), content_type="application/x-python-serialize", content_encoding="binary"), "ContentDisallowed", ContentDisallowed),
-        (_message(b"[[], {}, {}]", content_type="application/x-yaml"), "ContentDisallowed", ContentDisallowed),
-        (_message(content_type="application/unknown"), "ContentDisallowed", ContentDisallowed),
-        (_message(content_type=""), "InvalidTaskError: the message has no content type", InvalidTaskError),
-        (_message(headers={"compression": "application/x-gzip"}), "DecodeError", DecodeError),
-        (_message(headers={"compression": "no/such"}), "DecodeError", DecodeError),
+        (_message(b"{not json"), "DecodeError"),
+        (_message(b"\xff\xfe"), "DecodeError"),
+        (_message(b""), "DecodeError"),
+        (_message([[], {}]), "InvalidTaskError: the body is not [args, kwargs, embed], but an array of 2"),
+        (_message([[], {}, {}, {}]), "InvalidTaskError: the body is not [args, kwargs, embed], but an array of 4"),
+        (_message("text"), "InvalidTaskError"),
+        (_message([5, {}, {}]), "InvalidTaskError: args is not an array"),
+        (_message([[], [], {}]), "InvalidTaskError: kwargs is not an object"),
+        (_message([[], {}, {"callbacks": ["echo"]}]), "InvalidTaskError: callbacks holds something that is not"),
+        (_message(b"[" * 100_000), "DecodeError"),
+        (_message(b"[[" + b"[" * 5000 + b"]" * 5000 + b"], {}, {}]"), "DecodeError"),
+        (_message([[], {}, {}], task=""), "InvalidTaskError: no task"),
+        (_message({"task": 5, "id": "x"}, task=""), "InvalidTaskError: the body is a mapping whose 'task' is not text"),
+        (_message(headers={"retries": "many"}), "InvalidTaskError: header 'retries' is 'many', not a whole number"),
+        (_message(headers={"group": 5}), "InvalidTaskError: header 'group' is 5, not text"),
+        (_message(headers={"stamped_headers": "all"}), "InvalidTaskError: header 'stamped_headers' is 'all'"),
+        (_message(_PICKLE, content_type="application/x-python-serialize", content_encoding="binary"), "ContentDisallowed"),
+        (_message(b"[[], {}, {}]", content_type="application/x-yaml"), "ContentDisallowed"),
+        (_message(content_type="application/unknown"), "ContentDisallowed"),
+        (_message(content_type=""), "InvalidTaskError: the message has no content type"),
+        (_message(headers={"compression": "application/x-gzip"}), "DecodeError"),
+        (_message(headers={"compression": "no/such"}), "DecodeError"),
     ],
 )  # fmt: skip
-def test_what_a_runner_can_not_read_is_a_dead_letter_and_a_failure(
-    bench: Bench, message: Message, reason: str, error: type[Exception]
-) -> None:
+def test_what_a_runner_can_not_read_is_a_dead_letter_and_a_failure(bench: Bench, message: Message, reason: str) -> None:
     """[B-TASK-068, B-SERIAL-002, B-SERIAL-010]"""
     fresh = str(uuid.uuid4())  # the parameters are shared by the pools
     message = msgspec.structs.replace(message, id=fresh, headers={**message.headers, "id": fresh})
-    _assert_dead(bench, message, reason, error)
+    _assert_dead(bench, message, reason)
 
 
 def test_a_zip_bomb_is_not_unpacked(bench: Bench) -> None:
     bomb = gzip.compress(b"[[" + b" " * (300 << 20) + b"], {}, {}]", 9)
     assert len(bomb) < 1 << 20
-    _assert_dead(bench, _message(bomb, headers={"compression": "application/x-gzip"}), "DecodeError", DecodeError)
+    _assert_dead(bench, _message(bomb, headers={"compression": "application/x-gzip"}), "DecodeError")
 
 
 @pytest.mark.parametrize("headers", [{"eta": "tomorrow"}, {"eta": 5}, {"expires": ["x"]}, {"expires": "9999999999"}])

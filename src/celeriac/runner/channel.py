@@ -13,9 +13,14 @@ __all__ = ["Channel"]
 
 
 class Channel:
-    """Frames from and to the supervisor. `send` may be called from any thread."""
+    """Frames from and to the supervisor. `send` may be called from any thread.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        owns_process: Whether this process is there for it alone, and is to end if the channel breaks.
+    """
+
+    def __init__(self, sock: socket.socket, *, owns_process: bool = False) -> None:
+        self.owns_process = owns_process
         self._sock = sock
         self._reader = FrameReader()
         self._lock = threading.Lock()

@@ -44,7 +44,7 @@ def run_runner(app: Celeriac, options: RunnerOptions, sock_fd: int, cells_fd: in
     app.origin = options.node
     cells = Cells(cells_fd, options.slots)
     os.close(cells_fd)
-    channel = Channel(socket.socket(fileno=sock_fd))
+    channel = Channel(socket.socket(fileno=sock_fd), owns_process=True)
     signals.worker_process_init.send(sender=None)
     channel.send(Kind.READY, os.getpid())
     code = 0

@@ -7,6 +7,7 @@ is raised in the task's thread as an asynchronous exception, which Python delive
 from __future__ import annotations
 
 import ctypes
+import os
 import queue
 import signal
 import threading
@@ -92,8 +93,10 @@ class _SlotThread(threading.Thread):
         while (execution := self._queue.get()) is not None and not self._is_stopping:
             try:
                 self._run_one(execution)
-            except OSError:
-                break  # the channel is closed: nobody waits for the outcome
+            except OSError:  # the channel is closed: nobody waits for the outcome
+                if self._channel.owns_process and not self._is_stopping:
+                    os._exit(1)  # a task may have closed our descriptor: the supervisor must not wait for us
+                break
         self._environment.close()
 
     def stop(self) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ def abuse(how: str) -> str:
             return "from the child"  # goes on as if it were the runner
         time.sleep(0.2)
     elif how == "handlers":
+        if threading.current_thread() is not threading.main_thread():
+            return how  # Python refuses
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
     elif how == "close descriptors":
@@ -118,8 +121,6 @@ def abuse(how: str) -> str:
     elif how == "recursion limit":
         sys.setrecursionlimit(200)
     elif how == "thread":
-        import threading
-
         threading.Thread(target=time.sleep, args=(30,)).start()
     return how
 
