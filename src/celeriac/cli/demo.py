@@ -32,6 +32,8 @@ __all__ = ["demo"]
 
 #: Seconds without any new result after which the rest counts as missing.
 PATIENCE = 60.0
+#: Seconds after an answer in which its runner has surely begun its next task: a file takes 5 to 100 ms.
+IN_THE_MIDDLE = 0.01
 #: Seconds between two lines about progress where there is no terminal for a bar.
 SAY_EVERY = 3.0
 
@@ -111,7 +113,7 @@ def _collect(
             answers.append(answer)
             progress.step()
             if killed is None and len(answers) >= len(results) // 2:
-                # This one's runner has taken its next task by now.
+                time.sleep(IN_THE_MIDDLE)
                 killed = (answer["pid"], len(answers)) if _kill(answer["pid"]) else None
     return answers, killed
 

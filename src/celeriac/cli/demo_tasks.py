@@ -24,27 +24,19 @@ def measure(self: Any, path: str) -> dict[str, Any]:
     """Lines, tokens, functions and the longest function of a Python file."""
     with open(path, "rb") as file:
         source = file.read()
-    answer = {"path": path, "pid": os.getpid(), "is_repeated": self.request.delivery_info["redelivered"]}
+    answer = {
+        "path": path, "pid": os.getpid(), "is_repeated": self.request.delivery_info["redelivered"],
+        "is_readable": True, "lines": source.count(b"\n"), "tokens": 0, "functions": 0, "longest": 0, "name": "",
+    }  # fmt: skip
     try:
         tree = ast.parse(source)
         tokens = sum(1 for _ in tokenize.tokenize(io.BytesIO(source).readline))
     except (SyntaxError, ValueError, tokenize.TokenError, RecursionError, MemoryError):
         # The standard library's tests hold files that are wrong on purpose.
-        return {
-            **answer,
-            "is_readable": False,
-            "lines": source.count(b"\n"),
-            "tokens": 0,
-            "functions": 0,
-            "longest": 0,
-            "name": "",
-        }
+        return {**answer, "is_readable": False}
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     length, name = max(((_length(node), node.name) for node in functions), default=(0, ""))
-    return {
-        **answer, "is_readable": True, "lines": source.count(b"\n"), "tokens": tokens, "functions": len(functions),
-        "longest": length, "name": name,
-    }  # fmt: skip
+    return {**answer, "tokens": tokens, "functions": len(functions), "longest": length, "name": name}
 
 
 def _length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -270,8 +270,8 @@ class Pool:
             else:
                 waiting.append(assignment)
         if not was_expected and not self.is_stopping:
-            if not held:
-                logger.error("%s", text)
+            if not running:
+                logger.error("%s between two tasks", text)
             self._respawn(process)
         self._changed.set()
         self.submit(waiting, first=True)
