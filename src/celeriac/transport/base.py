@@ -16,7 +16,7 @@ from celeriac.message import DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import Record, ResultStore
 from celeriac.routing import Queue
 
-__all__ = ["Capabilities", "Commit", "QueueSize", "Subscription", "Transport"]
+__all__ = ["Capabilities", "Commit", "QueueSize", "Subscription", "TransactionalTransport", "Transport"]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,21 +26,25 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         lease: "message" (each has a deadline), "connection" (given back when the connection ends), "worker" or "offset".
         delay: Longest delay the broker keeps by itself, in seconds; 0 if it can't.
         priorities: Number of priority steps that it tells apart; 0 if none.
+        urgent: Which priority comes first: "high" (9 before 0) or "low" (0 before 9, as Celery has it on Redis).
         broadcast: Whether `broadcast` reaches other processes.
         dead_letters: Whether dead letters can be listed and replayed.
         counts_starts: Whether `mark_started` is recorded; if not, deliveries are counted instead.
         max_bytes: Largest body it takes; None if there is no limit of its own.
         survives_restart: Whether messages outlive the process that sent them.
+        transactional: Whether it is a `TransactionalTransport`: messages can be sent inside the user's own transaction.
     """
 
     lease: str = "message"
     delay: float = float("inf")
     priorities: int = 10
+    urgent: str = "high"
     broadcast: bool = True
     dead_letters: bool = True
     counts_starts: bool = True
     max_bytes: int | None = None
     survives_restart: bool = True
+    transactional: bool = False
 
 
 class QueueSize(msgspec.Struct, frozen=True):
@@ -154,6 +158,23 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Release connections. The object may be used again afterwards and then connects anew."""
+
+
+class TransactionalTransport(Transport, Protocol):
+    """A broker that is a database: what its capability `transactional` promises."""
+
+    def publish_in(self, connection: Any, messages: Sequence[Message]) -> None:
+        """Insert messages through the user's connection: they exist if and only if its transaction commits.
+
+        Args:
+            connection: A SQLAlchemy Session or Connection, or a DB-API connection, on the broker's database. It is
+                neither committed nor rolled back here.
+            messages: As for `publish`.
+
+        Raises:
+            ImproperlyConfigured: It is no such connection.
+            OperationalError: The database refuses; the user's transaction may have to be rolled back.
+        """
 
 
 class TransportFactory(Protocol):
