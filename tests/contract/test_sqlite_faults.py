@@ -372,7 +372,7 @@ def test_a_deleted_file_does_not_stop_those_who_wait(transport: SqliteTransport,
 @pytest.mark.parametrize("damage", ["head = x'c1'", "head = 'text'", "head = x''", "body = 17"])
 def test_an_unreadable_row_is_a_defective_delivery(transport: SqliteTransport, path: Path, damage: str) -> None:
     transport.publish([make_message("bad", "q"), make_message("good", "q")])
-    execute(path, f"UPDATE celeriac_messages SET {damage} WHERE id = 1")
+    execute(path, f"UPDATE celeriac_incoming SET {damage} WHERE id = 1")
     bad, good = transport.fetch(["q"], 10, 0, 60)
     assert bad.message.defect
     assert (good.message.id, good.message.defect) == ("good", "")
@@ -413,7 +413,7 @@ def test_a_jump_of_the_wall_clock_ends_no_lease(url: str, clock: ManualClock) ->
     clock.jump_wall_time(-200_000)
     assert transport.fetch(["q"], 10, 0, 30) == []
     clock.advance(31)
-    assert transport.fetch(["q"], 1, 0, 30)[0].message.id == "now"
+    assert set(names(transport.fetch(["q"], 10, 0, 30))) == {"now", "later"}
     assert transport.settle([Settlement(delivery)]) == [delivery]
     transport.close()
 

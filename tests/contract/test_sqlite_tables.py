@@ -134,7 +134,7 @@ def test_one_file_is_broker_and_store(store: SqliteStore, path: Path, tmp_path: 
     assert same.commits_with(store)
     assert not another.commits_with(store)
     same.publish([make_message("m", "q")])
-    assert rows(path, "SELECT queue FROM celeriac_messages") == [("q",)]
+    assert rows(path, "SELECT queue FROM celeriac_incoming") == [("q",)]
     same.close()
 
 

@@ -81,7 +81,7 @@ def test_a_row_that_is_no_message_is_a_dead_letter(bench: Bench, column: str, va
     with closing(sqlite3.connect(path, timeout=10)) as connection:
         bench.app.transport.publish([msgspec.structs.replace(good, queue="aside")])
         connection.execute(
-            f"UPDATE celeriac_messages SET queue = 'celery', {column} = ? WHERE queue = 'aside'",
+            f"UPDATE celeriac_incoming SET queue = 'celery', {column} = ? WHERE queue = 'aside'",
             [value],
         )
         connection.commit()

@@ -40,10 +40,17 @@ __all__ = ["SqliteTransport"]
 
 #: SQLite's limit for a row is 10**9 bytes; the rest is left for the head.
 MAX_BYTES = 950_000_000
-#: Messages whose moment has come that one fetch makes ready, so that a great many at once don't hold the lock long.
+#: Messages that one fetch makes ready or sorts in, so that a great many at once don't hold the lock long.
 PROMOTED_AT_ONCE = 1000
 
 _INSERT = "INSERT INTO celeriac_messages (state, queue, priority, due_at, head, body) VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_INCOMING = "INSERT INTO celeriac_incoming (queue, head, body) VALUES (?, ?, ?)"
+_LAST_INCOMING = "SELECT max(id), count(*) FROM (SELECT id FROM celeriac_incoming ORDER BY id LIMIT ?)"
+_SORT_IN = """
+INSERT INTO celeriac_messages (state, queue, priority, head, body)
+SELECT 0, queue, 0, head, body FROM celeriac_incoming WHERE id <= ? ORDER BY id
+"""
+_REMOVE_INCOMING = "DELETE FROM celeriac_incoming WHERE id <= ?"
 _WAITERS = "SELECT address FROM celeriac_waiters WHERE wants = ?"
 # A lease that is over becomes ready again but keeps its token: until another worker claims the message, the one that
 # came late can still settle it.
@@ -72,6 +79,7 @@ _EXTEND = "UPDATE celeriac_messages SET state = 1, lease_until = ? WHERE id = ? 
 _START = "UPDATE celeriac_messages SET starts = ? WHERE id = ? AND token = ?"
 _SIZES = """
 SELECT (SELECT count(*) FROM celeriac_messages WHERE state = 0 AND queue = :queue),
+       (SELECT count(*) FROM celeriac_incoming WHERE queue = :queue),
        (SELECT count(*) FROM celeriac_messages WHERE state = 1 AND queue = :queue AND lease_until > :monotonic),
        (SELECT count(*) FROM celeriac_messages WHERE state = 1 AND queue = :queue AND lease_until <= :monotonic),
        (SELECT count(*) FROM celeriac_messages WHERE state = 2 AND queue = :queue AND due_at > :now),
@@ -119,7 +127,8 @@ class SqliteTransport:
     def _write(self, rows: list[Row], wants: set[str]) -> None:
         addresses = []
         with Transaction(self._database) as connection:
-            connection.executemany(_INSERT, rows)
+            for sql, parameters in rows:
+                connection.execute(sql, parameters)
             for want in wants:
                 addresses += connection.execute(_WAITERS, (want,)).fetchall()
         if addresses:
@@ -139,7 +148,11 @@ class SqliteTransport:
             delayed = eta is not None and eta > now
             head = pack(message)
             for queue in (message.queue,) if message.queue else self._queues_for(message):
-                rows.append((2 if delayed else 0, queue, message.priority or 0, eta, head, message.body))
+                if delayed or message.priority:
+                    state = 2 if delayed else 0
+                    rows.append((_INSERT, (state, queue, message.priority or 0, eta, head, message.body)))
+                else:
+                    rows.append((_INSERT_INCOMING, (queue, head, message.body)))
                 # A sleeper looks again within RECHECK seconds in any case; no need to tell it of what comes later.
                 if eta is None or eta < now + RECHECK:
                     wants.add("queue:" + queue)
@@ -154,7 +167,10 @@ class SqliteTransport:
     def fetch(self, queues: Sequence[str], limit: int, wait: float, lease: float) -> list[Delivery]:
         """Lease messages; while there are none, sleep until one is committed or due, or `wait` is over."""
         if wait <= 0:
-            return self._claim(queues, limit, lease, "")[0]
+            deliveries, pause = self._claim(queues, limit, lease, "")
+            while not deliveries and pause <= 0:
+                deliveries, pause = self._claim(queues, limit, lease, "")
+            return deliveries
         deadline = time.monotonic() + wait
         interrupts = self._wakeup.interrupts
         sleeper = self._wakeup.acquire()
@@ -164,15 +180,19 @@ class SqliteTransport:
                 if deliveries:
                     return deliveries
                 left = deadline - time.monotonic()
-                if left <= 0 or self._wakeup.interrupts != interrupts:
+                if (left <= 0 and pause > 0) or self._wakeup.interrupts != interrupts:
                     self._wakeup.forget(sleeper.address)
                     return []
-                sleeper.wait(min(left, pause))
+                if pause > 0:
+                    sleeper.wait(min(left, pause))
         finally:
             self._wakeup.release(sleeper)
 
     def _claim(self, queues: Sequence[str], limit: int, lease: float, address: str) -> tuple[list[Delivery], float]:
-        """One attempt. Finding nothing, registers `address` as a waiter; also returns how long it may sleep."""
+        """One attempt. Finding nothing, registers `address` as a waiter; also returns how long it may sleep.
+
+        A pause of 0 means that there is more to sort in: try again at once.
+        """
         now, monotonic = self._clock.now(), self._clock.monotonic()
         deadline = monotonic + lease
         token = int.from_bytes(os.urandom(7)) + 1  # not from `random`, which programs seed
@@ -180,6 +200,7 @@ class SqliteTransport:
         with Transaction(self._database, durable=False) as connection:
             connection.execute(_PROMOTE_LEASED, (monotonic, PROMOTED_AT_ONCE))
             connection.execute(_PROMOTE_DELAYED, (now, PROMOTED_AT_ONCE))
+            has_more = _sort_in(connection, PROMOTED_AT_ONCE)
             for queue, share in self._shares(queues, limit):
                 rows = connection.execute(_CLAIM, (token, deadline, queue, min(share, limit))).fetchall()
                 rows.sort()  # by priority and age: RETURNING promises no order
@@ -187,12 +208,14 @@ class SqliteTransport:
                 claimed.append((queue, rows))
                 if limit <= 0:
                     break
-            pause = 0.0
+            pause = RECHECK
             if address and any(rows for _, rows in claimed):
                 unregister(connection, address)
             elif address:
                 register(connection, address, ["queue:" + queue for queue in queues])
                 pause = self._until_next(connection, now, monotonic)
+            if has_more:
+                pause = 0.0
         return [_delivery(queue, row, token, deadline) for queue, rows in claimed for row in rows], pause
 
     def _shares(self, queues: Sequence[str], limit: int) -> list[tuple[str, int]]:
@@ -241,7 +264,8 @@ class SqliteTransport:
             refused = {id(record) for record, is_written in zip(records, written, strict=True) if not is_written}
             for commit, (rows, row_wants) in kept:
                 if rows and id(commit.record) not in refused:
-                    connection.executemany(_INSERT, rows)
+                    for sql, parameters in rows:
+                        connection.execute(sql, parameters)
                     wants |= row_wants
             ready = [record.id for record in records if record.is_ready and id(record) not in refused]
             addresses = [row for want in wants for row in connection.execute(_WAITERS, (want,)).fetchall()]
@@ -337,8 +361,8 @@ class SqliteTransport:
     def size(self, queue: str) -> QueueSize:
         """Count the queue's messages."""
         parameters = {"queue": queue, "now": self._clock.now(), "monotonic": self._clock.monotonic()}
-        ready, leased, over, delayed, due = self._database.read(_SIZES, parameters)[0]
-        return QueueSize(ready=ready + over + due, delayed=delayed, leased=leased)
+        ready, incoming, leased, over, delayed, due = self._database.read(_SIZES, parameters)[0]
+        return QueueSize(ready=ready + incoming + over + due, delayed=delayed, leased=leased)
 
     def dead_letters(self, limit: int = 100, queue: str | None = None) -> list[DeadLetter]:
         """Dead letters, newest first."""
@@ -390,9 +414,19 @@ def _delivery(queue: str, row: tuple[Any, ...], token: int, deadline: float) -> 
     )  # fmt: skip
 
 
+def _sort_in(connection: sqlite3.Connection, limit: int) -> bool:
+    """Make up to `limit` incoming messages claimable; returns whether there may be more of them."""
+    last, count = connection.execute(_LAST_INCOMING, (limit,)).fetchone()
+    if count:
+        connection.execute(_SORT_IN, (last,))
+        connection.execute(_REMOVE_INCOMING, (last,))
+    return bool(count == limit)
+
+
 def _delete_where(connection: sqlite3.Connection, queue: str, states: tuple[int, ...]) -> int:
-    """Delete a queue's messages in some states; each state has its own index."""
-    return sum(
+    """Delete a queue's messages that are not sorted in, and those in some states; each state has its own index."""
+    incoming = connection.execute("DELETE FROM celeriac_incoming WHERE queue = ?", (queue,)).rowcount
+    return incoming + sum(
         connection.execute(f"DELETE FROM celeriac_messages WHERE state = {state} AND queue = ?", (queue,)).rowcount
         for state in states
     )

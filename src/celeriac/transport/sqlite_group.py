@@ -21,8 +21,8 @@ from celeriac.errors import CeleriacError
 
 __all__ = ["GroupCommit", "Row"]
 
-#: Parameters of one INSERT.
-Row = tuple[Any, ...]
+#: One INSERT: the statement and its parameters.
+Row = tuple[str, tuple[Any, ...]]
 
 
 class _Ticket:
