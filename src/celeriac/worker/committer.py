@@ -126,7 +126,7 @@ class Committer:
                 pause = backoff(attempt)
                 logger.warning("%d outcome(s) can't be committed, trying again in %.1f s: %s", len(batch), pause, exc)
                 threading.Event().wait(pause)
-            except CeleriacError as exc:
+            except Exception as exc:  # a value that a driver can't take must not end this thread
                 if len(batch) == 1:
                     return self._give_up(batch[0], exc)
                 refused: list[Delivery] = []  # one of them is bad: find it, commit the others
@@ -134,13 +134,19 @@ class Committer:
                     refused += self._commit_until_done([entry])
                 return refused
 
-    def _give_up(self, entry: Entry, exc: CeleriacError) -> list[Delivery]:
+    def _give_up(self, entry: Entry, exc: Exception) -> list[Delivery]:
         """What can't be committed for a reason of its own is kept as a dead letter."""
+        trace = None if isinstance(exc, CeleriacError) else exc
         if entry.settlement is None:
-            logger.error("state dropped: %s", exc)
+            task_id = entry.record.id if entry.record is not None else ""
+            logger.error("state of %s dropped: %s", task_id, exc, exc_info=trace)
             return []
         delivery = entry.settlement.delivery
-        logger.error("outcome of %s[%s] can't be committed: %s", delivery.message.task, delivery.message.id, exc)
+        task, task_id = delivery.message.task, delivery.message.id
+        if entry.record is None and entry.settlement.action is Action.DEAD_LETTER:
+            logger.error("%s[%s] can't be put aside, its lease will run out: %s", task, task_id, exc, exc_info=trace)
+            return []
+        logger.error("outcome of %s[%s] can't be committed: %s", task, task_id, exc, exc_info=trace)
         dead = Settlement(delivery, Action.DEAD_LETTER, f"its outcome can't be committed: {exc}")
         return self._commit_until_done([Entry(dead)])
 

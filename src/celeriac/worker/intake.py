@@ -100,11 +100,12 @@ class Intake:
                 failures, self.is_connected = 0, True
                 if deliveries:
                     self._take(deliveries)
-            except OperationalError as exc:
+            except Exception as exc:  # whatever a driver raises: without this thread the worker would idle for ever
                 failures += 1
                 self.is_connected = False
-                pause = backoff(failures)
-                logger.error("can't fetch from %s, trying again in %.1f s: %s", self._transport.url, pause, exc)
+                pause, trace = backoff(failures), None if isinstance(exc, OperationalError) else exc
+                url = self._transport.url
+                logger.error("can't fetch from %s, trying again in %.1f s: %s", url, pause, exc, exc_info=trace)
                 with self._condition:
                     self._condition.wait_for(lambda: self._is_stopping, pause)
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from celeriac.errors import CeleriacError, OperationalError
+from celeriac.errors import OperationalError
 from celeriac.log import get_logger
 from celeriac.message import Delivery
 from celeriac.timing import backoff
@@ -98,16 +98,17 @@ class Leases:
                 if held and self._renews:
                     self._renew(held)
                 failures = 0
-            except OperationalError as exc:
+            except Exception as exc:  # whatever a driver raises: without this thread all leases would be lost
                 failures += 1
                 pause = min(backoff(failures), self._seconds / 6)
-                logger.warning("leases can't be renewed, trying again: %s", exc)
+                trace = None if isinstance(exc, OperationalError) else exc
+                logger.warning("leases can't be renewed, trying again: %s", exc, exc_info=trace)
             renew_at = time.monotonic() + pause
 
     def _record_starts(self, deliveries: list[Delivery]) -> None:
         try:
             self._transport.mark_started(deliveries)
-        except CeleriacError as exc:  # best effort: it only counts if the whole worker dies
+        except Exception as exc:  # best effort: it only counts if the whole worker dies
             logger.debug("starts not recorded: %s", exc)
 
     def _renew(self, held: list[Delivery]) -> None:

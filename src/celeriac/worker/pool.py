@@ -234,8 +234,10 @@ class Pool:
         """A running task has set a state."""
         self._owner.on_state(record)
 
-    def on_skipped(self, assignment: Assignment) -> None:
+    def on_skipped(self, slot: Slot, assignment: Assignment) -> None:
         """A frame was taken back just as it was to start."""
+        if not slot.held and not slot.process.is_retiring:
+            self._idle.append(slot)
         self.submit([assignment], first=True)
 
     def _on_exit(self, pid: int, status: int) -> None:

@@ -36,7 +36,7 @@ class ProcessOwner(Protocol):
     def on_state(self, record: Record) -> None:
         """A running task has set a state."""
 
-    def on_skipped(self, assignment: Assignment) -> None:
+    def on_skipped(self, slot: Slot, assignment: Assignment) -> None:
         """A frame was taken back just as it was to start."""
 
     def on_process_end(self, process: RunnerProcess) -> None:
@@ -253,7 +253,7 @@ class RunnerProcess:
             elif kind == Kind.SKIPPED:
                 skipped = self._pop(*value)
                 if skipped is not None:
-                    self.owner.on_skipped(skipped)
+                    self.owner.on_skipped(self.slots[value[0]], skipped)
             elif kind == Kind.READY:
                 self.is_ready = True
                 self.pid = self.pid or value
