@@ -8,6 +8,8 @@ import pytest
 
 from celeriac.results.redis import RedisStore
 from celeriac.testing.results import ResultStoreSuite
+from celeriac.testing.transports import TransportSuite
+from celeriac.transport.redis import RedisTransport
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.server("redis")
@@ -23,6 +25,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def url(server: RedisServer) -> Iterator[str]:
     yield server.url()
     server.call("FLUSHALL")
+
+
+class TestRedisTransport(TransportSuite):
+    @pytest.fixture
+    def transport(self, url: str) -> Iterator[RedisTransport]:
+        transport = RedisTransport(url)
+        yield transport
+        transport.close()
+
+    @pytest.fixture
+    def other(self, url: str) -> Iterator[RedisTransport]:
+        other = RedisTransport(url)
+        yield other
+        other.close()
+
+    @pytest.fixture
+    def store(self, url: str) -> Iterator[RedisStore]:
+        store = RedisStore(url)
+        yield store
+        store.close()
 
 
 class TestRedisStore(ResultStoreSuite):

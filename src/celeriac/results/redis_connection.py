@@ -17,8 +17,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
 
 import hiredis
 
@@ -30,6 +30,7 @@ from celeriac.results.redis_url import Settings
 __all__ = ["Argument", "Connection", "Script", "Server", "open_connection", "run"]
 
 Argument: TypeAlias = str | bytes | int | float
+_pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 _NOTHING = object()  # what the parser says while a reply is incomplete
 #: Bytes per read from the socket.
 _CHUNK = 65536
@@ -41,12 +42,12 @@ class Connection:
     """One socket to the server. Not thread-safe: whoever has borrowed it has it alone."""
 
     def __init__(self, settings: Settings, sock: socket.socket) -> None:
+        self._socket = sock
         self.settings = settings
         self.pid = os.getpid()
         self.used_at = time.monotonic()
         self._pushes: list[Any] = []
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
-        self._socket = sock
 
     def fileno(self) -> int:
         """For select."""
@@ -55,6 +56,9 @@ class Connection:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    def __del__(self) -> None:
+        self.close()  # of a thread that has ended
 
     def ask(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Send commands in one piece; returns their replies, errors among them as they are."""
@@ -105,6 +109,7 @@ class Connection:
 
         On a connection with subscriptions and RESP2, what comes are plain lists.
         """
+        self._parse()
         if self._pushes:
             return self.take_pushes()
         poller = select.poll()
@@ -115,11 +120,14 @@ class Connection:
             ready = self._is_buffered() or poller.poll(max(0.0, timeout) * 1000)
             if ready is True or any(number == self._socket.fileno() for number, _ in ready):
                 self._feed()
-                while (push := self._reader.gets()) is not _NOTHING:
-                    self._pushes.append(push)
+                self._parse()
         except (OSError, hiredis.ProtocolError) as exc:
             raise self._failed(exc) from exc
         return self.take_pushes()
+
+    def _parse(self) -> None:
+        while (push := self._reader.gets()) is not _NOTHING:
+            self._pushes.append(push)
 
     def _is_buffered(self) -> bool:
         """Whether TLS has decrypted something that the socket no longer shows."""
@@ -137,7 +145,7 @@ class Connection:
         interval = self.settings.health_check_interval
         if interval and idle > interval:
             try:
-                return self.ask([("PING",)])[0] == b"PONG"
+                return bool(self.ask([("PING",)])[0] == b"PONG")
             except OperationalError:
                 return False
         return True
@@ -218,9 +226,8 @@ def _ask(settings: Settings, address: tuple[str, int], commands: Sequence[Sequen
 
 def _packed(commands: Sequence[Sequence[Argument]]) -> bytes:
     if len(commands) == 1:
-        packed: bytes = hiredis.pack_command(tuple(commands[0]))
-        return packed
-    return b"".join([hiredis.pack_command(tuple(command)) for command in commands])
+        return _pack(tuple(commands[0]))
+    return b"".join([_pack(tuple(command)) for command in commands])
 
 
 def _why(exc: BaseException) -> str:
@@ -299,6 +306,14 @@ class Server:
         connection = self.acquire()
         replies = connection.ask(commands)
         self.release(connection)
+        for reply in replies:
+            if type(reply) is hiredis.ReplyError:
+                raise self.error(reply)
+        return replies
+
+    def transaction(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """The replies to several commands, of which the server carries out all or none, unless a key has a wrong type."""
+        replies: list[Any] = self.pipeline([("MULTI",), *commands, ("EXEC",)])[-1]
         for reply in replies:
             if type(reply) is hiredis.ReplyError:
                 raise self.error(reply)

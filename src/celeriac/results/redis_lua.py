@@ -1,8 +1,8 @@
-"""The Lua of storing results: `PUT` is also part of the transport's commit, so that an outcome is stored in the same step.
+r"""The Lua of storing results: `PUT` is also part of the transport's commit, so that an outcome is stored in the same step.
 
 A stored value is Celery's task meta. When it is JSON it ends with `"celeriac": [retries, deliveries, expires_ms]`, a key
 that stock readers ignore; else a companion key `<key>:celeriac` beside it holds
-`<length of the value> <retries> <deliveries> <state>\\n<record>`. From these the script knows which execution wrote it.
+`<length of the value> <retries> <deliveries> <state>\n<record>`. From these the script knows which execution wrote it.
 
 Invariant: which record may replace which is decided in the script that writes, so no two writers both believe they won.
 """

@@ -20,6 +20,12 @@ ENTRY_POINT_GROUP = "celeriac.transports"
 TRANSPORTS = {
     "db+sqlite": "celeriac.transport.sqlite:SqliteTransport",
     "memory": "celeriac.transport.memory:MemoryTransport",
+    "redis": "celeriac.transport.redis:RedisTransport",
+    "redis+cluster": "celeriac.transport.redis:RedisTransport",
+    "redis+socket": "celeriac.transport.redis:RedisTransport",
+    "rediss": "celeriac.transport.redis:RedisTransport",
+    "rediss+cluster": "celeriac.transport.redis:RedisTransport",
+    "sentinel": "celeriac.transport.redis:RedisTransport",
     "sqla+sqlite": "celeriac.transport.sqlite:SqliteTransport",
     "sqlite": "celeriac.transport.sqlite:SqliteTransport",
 }

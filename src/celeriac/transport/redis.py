@@ -1,0 +1,365 @@
+"""Redis as broker, in kombu's layout, so that stock Celery's clients and workers share queues with ours.
+
+Opened by `transport.open` for `redis://…` and the other Redis schemes. Fetching takes and leases a batch in one script:
+there is no moment at which a message lives in one process only, and a kill -9 at any point loses nothing. Waiting is
+`redis_bell`'s: it is told of changes and takes nothing. Publishing is one command, or one MULTI for several messages.
+
+Invariants: every verb that changes a message is one script (`redis_lua` tells the keys); a lease is named by its token,
+and whoever presents another token changes nothing; leases and delays run by the server's clock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celeriac.errors import ImproperlyConfigured, MessageTooLarge
+from celeriac.log import get_logger
+from celeriac.message import Action, DeadLetter, Delivery, Message, Settlement
+from celeriac.results.base import Record, ResultStore
+from celeriac.results.redis import RedisStore
+from celeriac.results.redis_connection import Argument, Script, Server
+from celeriac.results.redis_url import parse_url
+from celeriac.routing import Queue
+from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
+from celeriac.transport.binding import queues_for
+from celeriac.transport.redis_bell import Bell
+from celeriac.transport.redis_bindings import Bindings, expiry
+from celeriac.transport.redis_dead_letters import DeadLetters, letter_head
+from celeriac.transport.redis_durability import durability_report
+from celeriac.transport.redis_envelope import decode, encode, new_tag
+from celeriac.transport.redis_keys import OPTIONS, Keys
+from celeriac.transport.redis_lua import COMMIT, DELETE, EXTEND, FETCH, PURGE, SIZE, START
+from celeriac.transport.redis_restore import restore
+from celeriac.transport.redis_subscription import RedisSubscription
+
+__all__ = ["RedisTransport"]
+
+logger = get_logger("celeriac.transport.redis")
+
+#: A value in Redis has at most 512 MB; base64 makes four bytes of three, and the headers need some room.
+MAX_BYTES = 380_000_000
+#: Messages in one fetch, and commits in one script, so that no script keeps the server long.
+STEP = 500
+#: Seconds between two looks at what stock workers left behind.
+RESTORE_EVERY = 60.0
+
+_ACTIONS = {Action.ACK: "a", Action.REQUEUE: "r", Action.DEFER: "d", Action.DEAD_LETTER: "x"}
+_Command = tuple[Argument, ...]
+
+
+class RedisTransport:
+    """The broker in a Redis database. See `transport.base.Transport` for the verbs.
+
+    Args:
+        url: `redis://[user:password@]host[:port]/db`, or another of the forms in `results.redis_url`.
+        options: Of the connection, and those in `redis_keys.OPTIONS`.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        self.settings, own = parse_url(url, options or {}, OPTIONS)
+        self.url = self.settings.url
+        self._keys = Keys.from_options(own, self.settings.db, self.settings.tag)
+        self.capabilities = Capabilities(priorities=len(self._keys.steps), urgent="low", max_bytes=MAX_BYTES)
+        self._server = Server(self.settings)
+        self._bindings = Bindings(self._server, self._keys)
+        self._dead = DeadLetters(self._server, self._keys)
+        self._store: RedisStore | None = None
+        self._lock = threading.Lock()
+        self._idle_bells: list[Bell] = []
+        self._busy_bells: set[Bell] = set()
+        self._interrupts = 0
+        self._turn = 0
+        self._expiring: dict[str, Queue] = {}
+        self._restore_at = 0.0
+        self._is_checked = False
+
+    # publishing
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Hand messages to the server, all or none of them."""
+        commands = self._commands(messages)
+        if len(commands) == 1:
+            self._server.call(*commands[0])
+        elif commands:
+            self._server.transaction(commands)
+
+    def _commands(self, messages: Sequence[Message]) -> list[_Command]:
+        """What publishes these messages. Raises before anything is sent."""
+        pushes: dict[str, list[str]] = {}
+        others: list[_Command] = []
+        for message in messages:
+            if len(message.body) > MAX_BYTES:
+                raise MessageTooLarge(f"Message {message.id!r} has {len(message.body)} bytes; Redis takes {MAX_BYTES}.")
+            for queue in (message.queue,) if message.queue else self._route(message, others):
+                tag = new_tag()
+                element = encode(message, queue, tag)
+                name = self._keys.list_for(queue, message.priority)
+                if message.eta is not None and self._keys.delay_at_publish and message.eta > time.time():
+                    others += self._delay(queue, f"{tag}:{name}\n{element}", message.eta)
+                else:
+                    pushes.setdefault(self._keys.prefix + name, []).append(element)
+                    if queue in self._expiring:
+                        others += self._expire(queue)
+        return [*[("LPUSH", key, *elements) for key, elements in pushes.items()], *others]
+
+    def _route(self, message: Message, others: list[_Command]) -> list[str]:
+        if not message.exchange:
+            return queues_for(message, ())
+        queues, is_fanout = self._bindings.route(message)
+        if is_fanout:  # stock workers listen to the channel
+            topic = f"{message.exchange}/{message.routing_key}" if message.routing_key else message.exchange
+            others.append(("PUBLISH", self._keys.channel(topic), encode(message, message.routing_key, new_tag())))
+        return queues
+
+    def _delay(self, queue: str, member: str, until: float) -> list[_Command]:
+        moment = int(until * 1000) + 1
+        return [
+            ("ZADD", self._keys.key(f"celeriac:delayed:{queue}"), moment, member),
+            ("ZADD", self._keys.key("celeriac:agenda"), "LT", moment, f"d{queue}"),
+        ]
+
+    def _expire(self, queue: str) -> list[_Command]:
+        milliseconds = expiry(self._expiring[queue]) or 1
+        return [("PEXPIRE", key, milliseconds) for key in self._keys.lists(queue)]
+
+    # fetching
+
+    def fetch(self, queues: Sequence[str], limit: int, wait: float, lease: float) -> list[Delivery]:
+        """Lease messages; while there are none, wait until the server tells of a change."""
+        if time.monotonic() >= self._restore_at:
+            self._look_after()
+        if wait <= 0:
+            return self._claim(self._server.run, queues, limit, lease, listens=False)[0]
+        deadline = time.monotonic() + wait
+        interrupts = self._interrupts
+        bell = self._acquire_bell()
+        try:
+            while True:
+                deliveries, pause = self._claim(bell.run, queues, limit, lease, listens=True)
+                left = deadline - time.monotonic()
+                if deliveries or left <= 0 or self._interrupts != interrupts:
+                    break
+                bell.wait(min(left, pause))
+        except BaseException:
+            self._busy_bells.discard(bell)
+            bell.close()
+            raise
+        if deliveries:
+            bell.satisfied()
+        self._release_bell(bell)
+        return deliveries
+
+    def _claim(
+        self, run: Any, queues: Sequence[str], limit: int, lease: float, *, listens: bool
+    ) -> tuple[list[Delivery], float]:
+        """One attempt; also returns how many seconds it may be until something is due."""
+        order = self._ordered(queues)
+        lists = [self._keys.lists(queue) for queue in order]
+        steps = [[of_queue[number] for of_queue in lists] for number in range(len(self._keys.steps))]
+        shares = "1" if self._keys.order not in ("priority", "sorted") else "0"
+        deadline = time.monotonic() + lease
+        answer = run(
+            FETCH,
+            [*self._keys.heads(), *[key for step in steps for key in step]],
+            [
+                self._keys.prefix, os.urandom(8).hex(), min(limit, STEP), int(lease * 1000), len(order), shares,
+                "1" if listens else "0", *order,
+            ],
+        )  # fmt: skip
+        names = {self._keys.list_name(queue, step).encode(): queue for queue in order for step in self._keys.steps}
+        deliveries = []
+        for number in range(1, len(answer), 2):
+            token = answer[number]
+            queue = names[token.partition(b":")[2]]
+            message, count, starts = decode(answer[number + 1], queue)
+            deliveries.append(
+                Delivery(
+                    message=message, queue=queue, token=token, deadline=deadline, deliveries=max(1, count), starts=starts
+                )
+            )  # fmt: skip
+        return deliveries, answer[0] / 1000 if answer[0] >= 0 else 3600.0
+
+    def _ordered(self, queues: Sequence[str]) -> list[str]:
+        """The queues, another one first each time."""
+        if self._keys.order == "sorted":
+            return sorted(queues)
+        if self._keys.order == "priority" or len(queues) < 2:
+            return list(queues)
+        self._turn = turn = (self._turn + 1) % len(queues)
+        return [*queues[turn:], *queues[:turn]]
+
+    def _acquire_bell(self) -> Bell:
+        with self._lock:
+            while self._idle_bells:
+                bell = self._idle_bells.pop()
+                if bell.is_usable():
+                    self._busy_bells.add(bell)
+                    return bell
+                bell.close()
+        bell = Bell(self._server, self._keys.polling_interval)
+        with self._lock:
+            self._busy_bells.add(bell)
+        return bell
+
+    def _release_bell(self, bell: Bell) -> None:
+        with self._lock:
+            self._busy_bells.discard(bell)
+            self._idle_bells.append(bell)
+
+    def interrupt(self) -> None:
+        """Make every fetch that waits return."""
+        with self._lock:
+            self._interrupts += 1
+            for bell in self._busy_bells:
+                bell.interrupt()
+
+    def _look_after(self) -> None:
+        """Once a minute, while fetching: what stock workers left behind, and signs of life of expiring queues."""
+        self._restore_at = time.monotonic() + RESTORE_EVERY
+        if not self._is_checked:
+            for line in self.durability_report():
+                logger.warning("%s: %s", self.url, line)
+            self._is_checked = True
+        if self._expiring:
+            self._bindings.declare(self._expiring.values())
+        restore(self._server, self._keys, self._bindings)
+
+    def durability_report(self) -> list[str]:
+        """What the server may lose, one line each."""
+        return durability_report(self._server)
+
+    # ending deliveries
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
+        """End deliveries."""
+        return self.commit([Commit(settlement) for settlement in settlements])
+
+    def commits_with(self, store: ResultStore) -> bool:
+        """True for the Redis store on the same database."""
+        if not isinstance(store, RedisStore) or store.settings.identity != self.settings.identity:
+            return False
+        self._store = store
+        return True
+
+    def commit(self, commits: Sequence[Commit]) -> list[Delivery]:
+        """Settle, store and publish, in one script."""
+        prepared = [self._commit_arguments(commit) for commit in commits]
+        lost: list[Delivery] = []
+        for start in range(0, len(prepared), STEP):
+            args: list[Argument] = [self._keys.prefix]
+            for words in prepared[start : start + STEP]:
+                args += words
+            numbers = self._server.run(COMMIT, self._keys.heads(), args)
+            lost += [commits[start + number - 1].settlement.delivery for number in numbers]
+        return lost
+
+    def _commit_arguments(self, commit: Commit) -> list[Argument]:
+        settlement = commit.settlement
+        delivery = settlement.delivery
+        about: Argument = ""
+        if settlement.action is Action.DEFER:
+            about = int((settlement.until or 0.0) * 1000) + 1
+        elif settlement.action is Action.DEAD_LETTER:
+            about = letter_head(settlement, self._keys.prefix + delivery.token.partition(b":")[2].decode())
+        # Counted from the delivery, not added up: mark_started may have charged this start already.
+        starts = delivery.starts + settlement.charged
+        words: list[Argument] = [delivery.token, delivery.queue, _ACTIONS[settlement.action], starts, about]
+        if commit.record is None:
+            words.append(0)
+        else:
+            words += (6, *self._record_arguments(commit.record))
+        commands = self._commands(commit.messages) if commit.messages else ()
+        words.append(len(commands))
+        for command in commands:
+            words += (len(command), *command)
+        return words
+
+    def _record_arguments(self, record: Record) -> tuple[Argument, ...]:
+        if self._store is None:
+            raise ImproperlyConfigured("commit() needs a result store: ask commits_with(store) first")
+        return self._store.arguments(record)
+
+    def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
+        """Renew leases."""
+        lost: list[Delivery] = []
+        for start in range(0, len(deliveries), STEP):
+            step = deliveries[start : start + STEP]
+            args: list[Argument] = [self._keys.prefix, int(lease * 1000)]
+            for delivery in step:
+                args += (delivery.token, delivery.queue)
+            lost += [step[number - 1] for number in self._server.run(EXTEND, self._keys.heads(), args)]
+        return lost
+
+    def mark_started(self, deliveries: Sequence[Delivery]) -> None:
+        """Charge a start to each delivery."""
+        for start in range(0, len(deliveries), STEP):
+            args: list[Argument] = [self._keys.prefix]
+            for delivery in deliveries[start : start + STEP]:
+                args += (delivery.token, delivery.queue, delivery.starts + 1)
+            self._server.run(START, self._keys.heads(), args)
+
+    # queues
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Write bindings. Queues themselves need no declaration."""
+        self._expiring |= {queue.name: queue for queue in queues if expiry(queue) is not None}
+        self._bindings.declare(queues)
+
+    def delete(self, queue: str) -> int:
+        """Remove a queue's messages and bindings."""
+        self._expiring.pop(queue, None)
+        self._bindings.remove(queue)
+        return int(self._about_queue(DELETE, queue))
+
+    def purge(self, queue: str) -> int:
+        """Delete what is ready or delayed."""
+        return int(self._about_queue(PURGE, queue))
+
+    def size(self, queue: str) -> QueueSize:
+        """Count the queue's messages. Those that stock workers hold can't be told by queue and are not counted."""
+        ready, delayed, leased = self._about_queue(SIZE, queue)
+        return QueueSize(ready=ready, delayed=delayed, leased=leased)
+
+    def _about_queue(self, script: Script, queue: str) -> Any:
+        keys = [*self._keys.heads(), *self._keys.lists(queue)]
+        return self._server.run(script, keys, (self._keys.prefix, queue))
+
+    # dead letters
+
+    def dead_letters(self, limit: int = 100, queue: str | None = None) -> list[DeadLetter]:
+        """Dead letters, newest first."""
+        return self._dead.listed(limit, queue)
+
+    def dead_letter(self, key: str) -> DeadLetter | None:
+        """One of them, by its key or its task id."""
+        return self._dead.found(key)
+
+    def replay(self, keys: Sequence[str]) -> int:
+        """Put dead letters back on their queues."""
+        return self._dead.replay(keys)
+
+    def discard(self, keys: Sequence[str]) -> int:
+        """Delete dead letters."""
+        return self._dead.discard(keys)
+
+    # broadcast
+
+    def broadcast(self, topic: str, payload: bytes) -> None:
+        """Tell the present subscribers of a topic."""
+        self._server.call("PUBLISH", self._keys.channel(topic), payload)
+
+    def subscribe(self, topics: Sequence[str]) -> Subscription:
+        """Listen to topics."""
+        return RedisSubscription(self._server, self._keys, topics)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        with self._lock:
+            bells, self._idle_bells = self._idle_bells, []
+        for bell in bells:
+            bell.close()
+        self._server.close()

@@ -1,0 +1,182 @@
+"""Exchanges on Redis: kombu's binding tables, and a table of our own for what these can't say.
+
+The Redis transport declares and looks up through it. Kombu keeps routing key, pattern and queue, but not the kind of
+exchange; `celeriac:bindings.<exchange>` keeps whole bindings. A message goes to each queue that either table binds.
+Expiring queues are noted in `binding_deadlines`, so that stock 5.7 sweeps their tables and not those of other queues.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from celeriac.errors import QueueNotFound
+from celeriac.message import Message
+from celeriac.results.redis_connection import Argument, Script, Server
+from celeriac.routing import Queue, binding_matches
+from celeriac.transport.binding import Binding, queues_for
+from celeriac.transport.redis_keys import Keys
+
+__all__ = ["Bindings", "kombu_pattern"]
+
+#: Milliseconds that a table outlives the last sign of life of an expiring queue, at least.
+_KEPT = 3_600_000
+
+#: KEYS: binding table, deadlines. ARGV: member, exchange, milliseconds to keep the table.
+_BIND_EXPIRING = Script(
+    r"""
+redis.call('SADD', KEYS[1], ARGV[1])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+return redis.call('ZADD', KEYS[2], 'GT', now + tonumber(ARGV[3]), ARGV[2])
+"""
+)
+
+
+class _Entry(msgspec.Struct, frozen=True, array_like=True):
+    """A binding in our table, and in the registry of a queue's exchanges."""
+
+    queue: str
+    type: str
+    routing_key: str
+    arguments: dict[str, Any] = {}
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decoder = msgspec.json.Decoder(_Entry)
+
+
+class Bindings:
+    """The bindings of one broker."""
+
+    def __init__(self, server: Server, keys: Keys) -> None:
+        self._server = server
+        self._keys = keys
+
+    def _table(self, exchange: str) -> str:
+        return self._keys.key(f"celeriac:bindings.{exchange}")
+
+    def _kombu(self, exchange: str) -> str:
+        return self._keys.key(f"_kombu.binding.{exchange}")
+
+    def declare(self, queues: Iterable[Queue]) -> None:
+        """Write bindings to both tables."""
+        commands: list[Sequence[Argument]] = []
+        for queue in queues:
+            exchange = queue.exchange
+            if not exchange.name:
+                continue  # the default exchange reaches every queue by its name
+            entry = _Entry(queue.name, exchange.type, queue.routing_key, queue.binding_arguments)
+            commands.append(("SADD", self._table(exchange.name), _encode(entry)))
+            commands.append(("SADD", self._keys.key("celeriac:exchanges"), exchange.name))
+            if exchange.type in ("direct", "topic"):
+                commands += self._kombu_commands(queue)
+        if commands:
+            self._server.pipeline(commands)
+
+    def _kombu_commands(self, queue: Queue) -> list[Sequence[Argument]]:
+        exchange = queue.exchange
+        pattern = kombu_pattern(queue.routing_key) if exchange.type == "topic" else ""
+        member = self._keys.sep.join((queue.routing_key, pattern, queue.name))
+        expires = expiry(queue)
+        if expires is None:
+            permanent = self._keys.key(f"_kombu.binding_permanent.{exchange.name}")
+            return [("SADD", self._kombu(exchange.name), member), ("SADD", permanent, member)]
+        kept = max(2 * expires, _KEPT)
+        deadlines = self._keys.key("_kombu.binding_deadlines")
+        return [
+            ("EVAL", _BIND_EXPIRING.source, 2, self._kombu(exchange.name), deadlines, member, exchange.name, kept),
+        ]  # fmt: skip
+
+    def route(self, message: Message) -> tuple[list[str], bool]:
+        """The queues that get a message, and whether its exchange is a fan-out, whose stock listeners are to be told.
+
+        Raises:
+            QueueNotFound: No queue is bound for it.
+        """
+        ours, theirs = self._server.pipeline(
+            [("SMEMBERS", self._table(message.exchange)), ("SMEMBERS", self._kombu(message.exchange))]
+        )
+        entries = [_decoder.decode(member) for member in ours]
+        is_fanout = any(entry.type == "fanout" for entry in entries)
+        found = {} if is_fanout else dict.fromkeys(self._kombu_queues(theirs, message.routing_key))
+        bindings = [Binding(e.queue, e.type, e.routing_key, e.arguments) for e in sorted(entries, key=_by_queue)]
+        try:
+            found |= dict.fromkeys(queues_for(message, bindings))
+        except QueueNotFound:
+            if not found:
+                raise
+        return list(found), is_fanout
+
+    def _kombu_queues(self, members: Iterable[bytes], routing_key: str) -> list[str]:
+        found = []
+        for member in members:
+            parts = member.decode(errors="replace").split(self._keys.sep)
+            if len(parts) == 3 and _kombu_matches(parts[0], parts[1], routing_key):
+                found.append(parts[2])
+        return sorted(found)
+
+    def queues_of(self, exchange: str, routing_key: str) -> list[str]:
+        """Where a message of a stock client belongs; [] if nowhere."""
+        if not exchange:
+            return [routing_key] if routing_key else []
+        message = Message(id="", headers={}, body=b"", exchange=exchange, routing_key=routing_key)
+        try:
+            return self.route(message)[0]
+        except QueueNotFound:
+            return []
+
+    def remove(self, queue: str) -> None:
+        """Unbind a queue from all exchanges that we know of."""
+        exchanges = [name.decode() for name in self._server.call("SMEMBERS", self._keys.key("celeriac:exchanges"))]
+        commands: list[Sequence[Argument]] = []
+        for exchange in exchanges:
+            tables = (
+                self._table(exchange),
+                self._kombu(exchange),
+                self._keys.key(f"_kombu.binding_permanent.{exchange}"),
+            )
+            for table, members in zip(tables, self._server.pipeline([("SMEMBERS", t) for t in tables]), strict=True):
+                gone = [member for member in members if self._is_of(member, queue)]
+                if gone:
+                    commands.append(("SREM", table, *gone))
+        if commands:
+            self._server.pipeline(commands)
+
+    def _is_of(self, member: bytes, queue: str) -> bool:
+        if member.startswith(b"["):
+            try:
+                return _decoder.decode(member).queue == queue
+            except msgspec.MsgspecError:
+                pass
+        return member.decode(errors="replace").split(self._keys.sep)[-1] == queue
+
+
+def _by_queue(entry: _Entry) -> str:
+    return entry.queue
+
+
+def _kombu_matches(key: str, pattern: str, routing_key: str) -> bool:
+    if not pattern:
+        return key == routing_key or (("*" in key or "#" in key) and binding_matches("topic", key, routing_key))
+    try:
+        return re.match(pattern, routing_key) is not None
+    except re.error:
+        return False
+
+
+def expiry(queue: Queue) -> int | None:
+    """Milliseconds after which an unused queue may go (`x-expires`), or None."""
+    if queue.expires is not None:
+        return int(queue.expires * 1000)
+    given = queue.queue_arguments.get("x-expires")
+    return given if isinstance(given, int) and given > 0 else None
+
+
+def kombu_pattern(routing_key: str) -> str:
+    """A topic binding as kombu 5.7 writes it, a regular expression; readers use it as it stands."""
+    words = {"*": r"[^\.]+", "#": ".*?"}
+    return "^" + r"\.".join(words.get(word) or re.escape(word) for word in routing_key.split(".")) + "$"

@@ -1,0 +1,389 @@
+r"""The Lua of the Redis transport. Every verb that changes a message is one script, so no process can die in between.
+
+Keys (after `global_keyprefix`), besides kombu's lists, `unacked` and `unacked_index`:
+
+    celeriac:odd             hash   token → element, for elements on lease that stock workers could not restore
+    celeriac:leases:<queue>  zset   token → end of its lease
+    celeriac:delayed:<queue> zset   "<token>\n<element>" → moment from which it may be delivered
+    celeriac:agenda          zset   "l<queue>" and "d<queue>" → a moment not after the first one in the two above
+    celeriac:dead            zset   "<number>:<task id>" → number
+    celeriac:letters         hash   number → "<died at>\n<deliveries> <starts>\n<head>\n<element>"
+    celeriac:letter_number   string the last number
+
+Moments are milliseconds by the server's clock, but the scores of `unacked_index` seconds, as stock writes them.
+
+A *token* names one lease: "<random>-<number>:<list>", with "!" in front if the element is in `celeriac:odd`. In `unacked`
+it stands where stock has the delivery tag, which is a key to it and no more. The value is `[element, "", queue]`: a stock
+worker that restores it puts it back on the queue it came from. A lease is held while its token is in the hash.
+
+An *element* is kombu's envelope. Ours ends with the counts `"celeriac": [deliveries, starts]`, so they travel with the
+message, also through stock workers, and nothing has to be cleaned up.
+"""
+
+from __future__ import annotations
+
+from celeriac.results.redis_connection import Script
+from celeriac.results.redis_lua import PUT
+
+__all__ = ["COMMIT", "DELETE", "EXTEND", "FETCH", "PURGE", "REPLAY", "RESTORE", "SIZE", "START"]
+
+#: KEYS 1-4: unacked, unacked_index, odd, agenda. ARGV 1: prefix of all keys.
+_COMMON = r"""
+local UNACKED, INDEX, ODD, AGENDA = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local PREFIX = ARGV[1]
+local time = redis.call('TIME')
+local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+local function leases(queue) return PREFIX .. 'celeriac:leases:' .. queue end
+local function delayed(queue) return PREFIX .. 'celeriac:delayed:' .. queue end
+local function address(queue) return ', "", ' .. cjson.encode(queue) .. ']' end
+local function list_of(token) return PREFIX .. string.match(token, '^[^:]*:(.*)$') end
+local function hash_of(token) if string.byte(token) == 33 then return ODD else return UNACKED end end
+
+-- An element without its counts and last brace (nil if it has none), deliveries and starts so far.
+local function split(element)
+  if #element < 3 or string.byte(element) ~= 123 or string.byte(element, -1) ~= 125 then return nil, 0, 0 end
+  local tail = string.sub(element, -60)
+  local at, deliveries, starts = string.match(tail, '(), "celeriac": %[(%d+), (%d+)%]}$')
+  if at then return string.sub(element, 1, #element - #tail + at - 1), tonumber(deliveries), tonumber(starts) end
+  local seen = string.find(element, '"redelivered": true', 1, true) and 1 or 0
+  return string.sub(element, 1, -2), seen, 0
+end
+
+local function join(head, deliveries, starts)
+  return head .. string.format(', "celeriac": [%d, %d]}', deliveries, starts)
+end
+
+-- The same element with other counts; one that has no place for them stays as it is.
+local function recount(element, starts)
+  local head, deliveries = split(element)
+  if not head then return element end
+  return join(head, deliveries, starts)
+end
+
+-- The element of a lease, if it is still held.
+local function held(token, queue)
+  local element = redis.call('HGET', hash_of(token), token)
+  if element and string.byte(token) ~= 33 then element = string.sub(element, 2, -#address(queue) - 1) end
+  return element
+end
+
+local function flag(text, last)
+  local comma = string.sub(text, last + 1, last + 1) == '}' and '' or ', '
+  return string.sub(text, 1, last) .. '"redelivered": true' .. comma .. string.sub(text, last + 1)
+end
+
+-- The element as stock marks one that comes again. Inside of JSON texts quotes are escaped, so what is found is a key;
+-- the envelope's own headers come first, its delivery_info last.
+local function redelivered(element)
+  if string.sub(element, 1, 10) ~= '{"body": "' or string.find(element, '"redelivered": true', 1, true) then
+    return element
+  end
+  local _, last = string.find(element, '.*"delivery_info": {')
+  if last then element = flag(element, last) end
+  _, last = string.find(element, '"headers": {', 1, true)
+  if last then element = flag(element, last) end
+  return element
+end
+
+local function remind(kind, queue, moment) redis.call('ZADD', AGENDA, 'LT', moment, kind .. queue) end
+
+-- Leases that are over: back to the head of their lists.
+local function recover(queue)
+  local tokens = redis.call('ZRANGEBYSCORE', leases(queue), '-inf', NOW, 'LIMIT', 0, 200)
+  for n = #tokens, 1, -1 do
+    local token = tokens[n]
+    local element = held(token, queue)
+    if element then
+      redis.call('RPUSH', list_of(token), redelivered(element))
+      redis.call('HDEL', hash_of(token), token)
+    end
+    redis.call('ZREM', leases(queue), token)
+    redis.call('ZREM', INDEX, token)
+  end
+  return #tokens
+end
+
+-- Delayed messages that are due: to the head of their lists, the earliest first in turn.
+local function promote(queue)
+  local members = redis.call('ZRANGEBYSCORE', delayed(queue), '-inf', NOW, 'LIMIT', 0, 1000)
+  for n = #members, 1, -1 do
+    local token, element = string.match(members[n], '^([^\n]*)\n(.*)$')
+    redis.call('RPUSH', list_of(token), element)
+  end
+  if #members > 0 then redis.call('ZREMRANGEBYRANK', delayed(queue), 0, #members - 1) end
+  return #members
+end
+
+local function follow_agenda()
+  for _, entry in ipairs(redis.call('ZRANGEBYSCORE', AGENDA, '-inf', NOW, 'LIMIT', 0, 16)) do
+    local kind, queue = string.sub(entry, 1, 1), string.sub(entry, 2)
+    local key = delayed(queue)
+    if kind == 'l' then recover(queue); key = leases(queue) else promote(queue) end
+    local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if first[2] then redis.call('ZADD', AGENDA, first[2], entry) else redis.call('ZREM', AGENDA, entry) end
+  end
+end
+"""
+
+#: KEYS 5…: the lists, all queues of the most urgent step first. ARGV 2…: random part of the tokens, limit, milliseconds of
+#: the lease, number of queues, whether queues share ("1") or come in strict order, whether to listen, the queues.
+#: Returns milliseconds until the agenda's next entry (-1: none), then token, element, token, element, …
+#: With "listen" and nothing taken, it reads all these keys, so that a connection with CLIENT TRACKING is told of the next
+#: change of one of them.
+FETCH = Script(
+    _COMMON
+    + r"""
+local random, limit, lease, queues = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local shares, listens = ARGV[6] == '1', ARGV[7] == '1'
+-- Types first: an error must not come when an element is out of its list already.
+redis.call('HLEN', UNACKED); redis.call('HLEN', ODD); redis.call('ZCARD', INDEX)
+for q = 1, queues do redis.call('ZCARD', leases(ARGV[7 + q])) end
+follow_agenda()
+
+-- Whether a stock worker can restore this element. What begins and ends as kombu writes it is taken for whole.
+local function is_sound(head)
+  if string.sub(head, 1, 10) == '{"body": "' and string.find(string.sub(head, -100), '"delivery_tag": "[^"\\]+"}$') then
+    return true
+  end
+  local ok, value = pcall(cjson.decode, head .. '}')
+  return ok and type(value) == 'table' and type(value.headers) == 'table' and type(value.properties) == 'table'
+    and type(value.properties.delivery_info) == 'table'
+end
+
+local answer, left = {-1}, limit
+
+local function take(key, queue, want)
+  local elements = want > 0 and redis.call('RPOP', key, want)
+  if not elements or #elements == 0 then return 0 end
+  local name, ending = string.sub(key, #PREFIX + 1), address(queue)
+  local whole, odd, index, ends = {}, {}, {}, {}
+  for _, element in ipairs(elements) do
+    local head, deliveries, starts = split(element)
+    local token = random .. '-' .. (#answer + 1) .. ':' .. name
+    if head then element = join(head, deliveries + 1, starts) end
+    if head and is_sound(head) then
+      whole[#whole + 1] = token
+      whole[#whole + 1] = '[' .. element .. ending
+      index[#index + 1] = (NOW + lease) / 1000
+      index[#index + 1] = token
+    else
+      token = '!' .. token
+      odd[#odd + 1] = token
+      odd[#odd + 1] = element
+    end
+    ends[#ends + 1] = NOW + lease
+    ends[#ends + 1] = token
+    answer[#answer + 1] = token
+    answer[#answer + 1] = element
+  end
+  if #whole > 0 then
+    redis.call('HSET', UNACKED, unpack(whole))
+    redis.call('ZADD', INDEX, unpack(index))
+  end
+  if #odd > 0 then redis.call('HSET', ODD, unpack(odd)) end
+  redis.call('ZADD', leases(queue), unpack(ends))
+  remind('l', queue, NOW + lease)
+  left = left - #elements
+  return #elements
+end
+
+for first = 5, #KEYS, math.max(queues, 1) do
+  local share = shares and math.ceil(left / queues) or left
+  for round = 1, 2 do
+    for q = 1, queues do
+      if left > 0 then take(KEYS[first + q - 1], ARGV[7 + q], math.min(share, left)) end
+    end
+    share = left
+    if queues == 1 or left == 0 then break end
+  end
+  if left == 0 then break end
+end
+
+if listens and #answer == 1 then redis.call('EXISTS', unpack(KEYS, 4)) end
+local following = redis.call('ZRANGE', AGENDA, 0, 0, 'WITHSCORES')
+if following[2] then answer[1] = math.max(0, tonumber(following[2]) - NOW) end
+return answer
+"""
+)
+
+#: ARGV 2…: for each commit token, queue, action (a, r, d, x), starts, moment or head, number of arguments of the record (0 or
+#: 6), these, number of commands, and each as number of its words and the words. Returns the numbers (1, …) of lost leases.
+COMMIT = Script(
+    _COMMON
+    + PUT
+    + r"""
+local at = 2
+local function word() local value = ARGV[at]; at = at + 1; return value end
+
+local function skip_or_do(does)
+  for _ = 1, tonumber(word()) do
+    local words = tonumber(word())
+    if does then redis.call(unpack(ARGV, at, at + words - 1)) end
+    at = at + words
+  end
+end
+
+local function bury(token, element, starts, head)
+  local bare, deliveries, counted = split(element)
+  local number = redis.call('INCR', PREFIX .. 'celeriac:letter_number')
+  if bare then element = bare .. '}' else deliveries = 1 end
+  local id, about = string.match(head, '^([^\n]*)\n(.*)$')
+  redis.call('ZADD', PREFIX .. 'celeriac:dead', number, number .. ':' .. id)
+  redis.call('HSET', PREFIX .. 'celeriac:letters', number, NOW .. '\n' .. deliveries .. ' ' ..
+    math.max(counted, starts) .. '\n' .. about .. '\n' .. element)
+end
+
+local function dispose(token, queue, action, starts, about)
+  if action == 'a' then return end
+  local element = held(token, queue)
+  if action == 'x' then return bury(token, element, starts, about) end
+  element = redelivered(recount(element, starts))
+  if action == 'r' then
+    redis.call('RPUSH', list_of(token), element)
+  else
+    redis.call('ZADD', delayed(queue), about, string.gsub(token, '^!', '') .. '\n' .. element)
+    remind('d', queue, about)
+  end
+end
+
+local lost, number = {}, 0
+while at <= #ARGV do
+  number = number + 1
+  local token, queue, action, starts, about = word(), word(), word(), tonumber(word()), word()
+  local is_held = redis.call('HEXISTS', hash_of(token), token) == 1
+  local does = is_held
+  if tonumber(word()) > 0 then
+    local key, value, companion, expires, retries, deliveries = word(), word(), word(), word(), word(), word()
+    -- A refused record means that a newer execution has told the outcome, and published what follows.
+    does = is_held and put(key, value, companion, expires, retries, deliveries)
+  end
+  skip_or_do(does)
+  if is_held then
+    dispose(token, queue, action, starts, about)
+    redis.call('HDEL', hash_of(token), token)
+    redis.call('ZREM', INDEX, token)
+  else
+    lost[#lost + 1] = number
+  end
+  redis.call('ZREM', leases(queue), token)
+end
+return lost
+"""
+)
+
+#: ARGV 2…: milliseconds, then token and queue of each lease. Returns the numbers (1, …) of those that are lost.
+EXTEND = Script(
+    _COMMON
+    + r"""
+local lost, ends = {}, NOW + tonumber(ARGV[2])
+for n = 3, #ARGV, 2 do
+  local token, queue = ARGV[n], ARGV[n + 1]
+  if redis.call('HEXISTS', hash_of(token), token) == 1 then
+    redis.call('ZADD', leases(queue), ends, token)
+    redis.call('ZADD', INDEX, 'XX', ends / 1000, token)
+    remind('l', queue, ends)
+  else
+    redis.call('ZREM', leases(queue), token)
+    lost[#lost + 1] = (n - 1) / 2
+  end
+end
+return lost
+"""
+)
+
+#: ARGV 2…: token, queue and starts of each lease whose execution has begun. Returns nothing.
+START = Script(
+    _COMMON
+    + r"""
+for n = 2, #ARGV, 3 do
+  local token, queue = ARGV[n], ARGV[n + 1]
+  local element = held(token, queue)
+  if element then
+    element = recount(element, tonumber(ARGV[n + 2]))
+    if string.byte(token) ~= 33 then element = '[' .. element .. address(queue) end
+    redis.call('HSET', hash_of(token), token, element)
+  end
+end
+"""
+)
+
+#: KEYS 5…: the queue's lists. ARGV 2: the queue. Returns how many are ready, delayed, on lease.
+SIZE = Script(
+    _COMMON
+    + r"""
+local queue, ready = ARGV[2], 0
+for n = 5, #KEYS do ready = ready + redis.call('LLEN', KEYS[n]) end
+for _, key in ipairs({leases(queue), delayed(queue)}) do ready = ready + redis.call('ZCOUNT', key, '-inf', NOW) end
+local later = '(' .. NOW
+return {ready, redis.call('ZCOUNT', delayed(queue), later, '+inf'), redis.call('ZCOUNT', leases(queue), later, '+inf')}
+"""
+)
+
+_PURGE = r"""
+local queue, count = ARGV[2], 0
+while recover(queue) == 200 do end
+for n = 5, #KEYS do
+  count = count + redis.call('LLEN', KEYS[n])
+  redis.call('UNLINK', KEYS[n])
+end
+count = count + redis.call('ZCARD', delayed(queue))
+redis.call('UNLINK', delayed(queue))
+redis.call('ZREM', AGENDA, 'd' .. queue)
+"""
+
+#: KEYS 5…: the queue's lists. ARGV 2: the queue. Returns how many messages were deleted; those on lease stay.
+PURGE = Script(_COMMON + _PURGE + "return count\n")
+
+#: The same, and those on lease go, too.
+DELETE = Script(
+    _COMMON
+    + _PURGE
+    + r"""
+for _, token in ipairs(redis.call('ZRANGE', leases(queue), 0, -1)) do
+  count = count + redis.call('HDEL', hash_of(token), token)
+  redis.call('ZREM', INDEX, token)
+end
+redis.call('UNLINK', leases(queue))
+redis.call('ZREM', AGENDA, 'l' .. queue)
+return count
+"""
+)
+
+#: ARGV 2…: tag, element, number of lists, and these, for each message that a stock worker left behind. Puts those that
+#: are still there back at the head of the lists. Returns how many.
+RESTORE = Script(
+    _COMMON
+    + r"""
+local count, at = 0, 2
+while at <= #ARGV do
+  local tag, element, lists = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  if redis.call('ZREM', INDEX, tag) == 1 and redis.call('HDEL', UNACKED, tag) == 1 then
+    for n = 1, lists do redis.call('RPUSH', ARGV[at + 2 + n], element) end
+    count = count + 1
+  end
+  at = at + 3 + lists
+end
+return count
+"""
+)
+
+#: ARGV 2…: number, member of `celeriac:dead`, list and element of each dead letter; without a list it is only deleted.
+#: Returns how many there were.
+REPLAY = Script(
+    _COMMON
+    + r"""
+local count = 0
+for n = 2, #ARGV, 4 do
+  if redis.call('HDEL', PREFIX .. 'celeriac:letters', ARGV[n]) == 1 then
+    count = count + 1
+    if ARGV[n + 2] ~= '' then
+      local head = split(ARGV[n + 3])
+      redis.call('LPUSH', ARGV[n + 2], head and join(head, 0, 0) or ARGV[n + 3])
+    end
+  end
+  redis.call('ZREM', PREFIX .. 'celeriac:dead', ARGV[n + 1])
+end
+return count
+"""
+)
