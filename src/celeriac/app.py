@@ -552,7 +552,7 @@ class Celeriac:
         Raises:
             ValueError: "worker" is not among them.
         """
-        argv = list(sys.argv if argv is None else argv)
+        argv = list(sys.argv[1:] if argv is None else argv)
         if "worker" not in argv:
             raise ValueError("app.worker_main() needs 'worker' among its arguments, for example ['worker', '-c', '2']")
         return self.start(argv)

@@ -110,24 +110,24 @@ _KEYS = click.argument("keys", nargs=-1, metavar="[KEY …]")
 
 @dead.command()
 @_KEYS
-@option("--all", "is_all", is_flag=True, help="All of them.")
+@option("--all", is_flag=True, help="All of them.")
 @option("-Q", "--queue", help="With --all: only those of this queue.")
 @click.pass_obj
-def retry(context: CommandContext, /, keys: tuple[str, ...], is_all: bool, queue: str | None) -> int:
+def retry(context: CommandContext, /, keys: tuple[str, ...], all: bool, queue: str | None) -> int:
     """Put dead letters back on their queues, as if they had never been tried."""
     app = _app_with_dead_letters(context)
-    return _apply(app, app.transport.replay, "sent again", keys, is_all, queue)
+    return _apply(app, app.transport.replay, "sent again", keys, all, queue)
 
 
 @dead.command()
 @_KEYS
-@option("--all", "is_all", is_flag=True, help="All of them.")
+@option("--all", is_flag=True, help="All of them.")
 @option("-Q", "--queue", help="With --all: only those of this queue.")
 @click.pass_obj
-def discard(context: CommandContext, /, keys: tuple[str, ...], is_all: bool, queue: str | None) -> int:
+def discard(context: CommandContext, /, keys: tuple[str, ...], all: bool, queue: str | None) -> int:
     """Delete dead letters for good."""
     app = _app_with_dead_letters(context)
-    return _apply(app, app.transport.discard, "deleted", keys, is_all, queue)
+    return _apply(app, app.transport.discard, "deleted", keys, all, queue)
 
 
 def _apply(

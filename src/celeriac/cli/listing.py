@@ -22,22 +22,20 @@ def listing() -> None:
 @click.pass_obj
 def bindings(context: CommandContext, /) -> int:
     """Show queue, exchange and routing key of each binding."""
-    queues = context.find_app().router.queues.values()
-    rows = [
-        (queue.name, queue.exchange.name or "(default)", queue.exchange.type, queue.routing_key) for queue in queues
-    ]
+    known = context.find_app().router.queues.values()
+    rows = [(each.name, each.exchange.name or "(default)", each.exchange.type, each.routing_key) for each in known]
     click.echo(table(("queue", "exchange", "type", "routing key"), rows))
     return 0
 
 
-@listing.command()
-@option("-Q", "--queues", "chosen", type=CommaList(), help="Only these queues.")
+@listing.command(name="queues")
+@option("-Q", "--queues", type=CommaList(), help="Only these queues.")
 @click.pass_obj
-def queues(context: CommandContext, /, chosen: list[str] | None) -> int:
+def list_queues(context: CommandContext, /, queues: list[str] | None) -> int:
     """Show how many messages are ready, not yet due, and held by workers."""
     app = context.find_app()
     rows = []
-    for name in chosen_queues(app, chosen):
+    for name in chosen_queues(app, queues):
         size = app.transport.size(name)
         rows.append((name, size.ready, size.delayed, size.leased))
     click.echo(table(("queue", "ready", "delayed", "leased"), rows, right=(1, 2, 3)))

@@ -40,7 +40,7 @@ def result(context: CommandContext, /, task_id: str, task: str | None, traceback
     except TimeoutError:
         raise Failure(f"Task {task_id} has no result after {timeout:g} s; its state is {found.state}.") from None
     if traceback:
-        click.echo(found.traceback)
+        click.echo((found.traceback or "None").rstrip())
         return 0
     if not found.successful():
         raise Failure(f"Task {task_id} ended as {found.state}: {type(value).__name__}: {value}")
