@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.apps import worker_script
 from tests.faults.apps.rig import Rig
 from tests.support.worker import WorkerProcess
 
 
 @pytest.fixture
 def start_worker(worker_process: Callable[..., WorkerProcess]) -> Callable[..., WorkerProcess]:
-    """Starts the real worker."""
-    if importlib.util.find_spec("celeriac.cli.worker") is not None:
-        return worker_process
-
-    def start(app: str, *arguments: str, env: dict[str, str]) -> WorkerProcess:
-        return worker_process(command=[sys.executable, worker_script.__file__, app, *arguments], env=env)
-
-    return start
+    """Starts the real worker: `start_worker("app.module", "-c", "2", env=…)`."""
+    return worker_process
 
 
 @pytest.fixture
