@@ -88,8 +88,10 @@ class Watch:
     def _look(
         self, process: RunnerProcess, slot: Slot, assignment: Assignment, runtime: float, started: list[Assignment]
     ) -> None:
-        if runtime > TAKE_BACK_AFTER and len(slot.held) > 1:
-            self._pool.take_back_waiting(slot)
+        if runtime > TAKE_BACK_AFTER:
+            slot.is_blocked = True
+            if len(slot.held) > 1:
+                self._pool.take_back_waiting(slot)
         if runtime > CHARGE_AFTER and not assignment.is_marked:
             assignment.is_marked = True
             started.append(assignment)

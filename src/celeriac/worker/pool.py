@@ -184,7 +184,7 @@ class Pool:
         for process in self.processes:
             if process.is_ready and not process.is_retiring and not process.is_over:
                 for slot in process.slots:
-                    if len(slot.held) < least:
+                    if len(slot.held) < least and not slot.is_blocked:
                         best, least = slot, len(slot.held)
         return best
 

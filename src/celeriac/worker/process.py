@@ -44,14 +44,19 @@ class ProcessOwner(Protocol):
 
 
 class Slot:
-    """A place for one running task, with the frames that wait behind it."""
+    """A place for one running task, with the frames that wait behind it.
 
-    __slots__ = ("held", "index", "next_serial", "process", "recalled")
+    Attributes:
+        is_blocked: Whether the task that runs has turned out long: nothing is to wait behind it.
+    """
+
+    __slots__ = ("held", "index", "is_blocked", "next_serial", "process", "recalled")
 
     def __init__(self, process: RunnerProcess, index: int) -> None:
         self.process = process
         self.index = index
         self.held: deque[Assignment] = deque()
+        self.is_blocked = False
         self.next_serial = 1
         self.recalled = (0, 0)  # range of serials that were taken back last
 
@@ -122,6 +127,7 @@ class RunnerProcess:
     def give(self, slot: Slot, assignment: Assignment) -> None:
         """Put an execution into a slot; `flush` sends it."""
         assignment.serial = slot.next_serial
+        assignment.is_soft_limited = False  # another start has its limit anew
         slot.next_serial += 1
         slot.held.append(assignment)
         self.assigned += 1
@@ -266,6 +272,7 @@ class RunnerProcess:
     def _pop(self, index: int, serial: int) -> Assignment | None:
         held = self.slots[index].held
         if held and held[0].serial == serial:
+            self.slots[index].is_blocked = False
             return held.popleft()
         for assignment in held:
             if assignment.serial == serial:
