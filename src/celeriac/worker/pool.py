@@ -55,6 +55,9 @@ class PoolOwner(Protocol):
     def on_state(self, record: Record) -> None:
         """A running task has set a state."""
 
+    def on_refused(self, assignment: Assignment, reason: str) -> None:
+        """This can't be handed to a runner."""
+
     def on_capacity(self) -> None:
         """There may be room for more."""
 
@@ -164,8 +167,13 @@ class Pool:
             slot = self._choose(ready[0])
             if slot is None:
                 break
-            process = slot.process
-            process.give(slot, ready.popleft())
+            process, assignment = slot.process, ready.popleft()
+            try:
+                process.give(slot, assignment)
+            except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+                self._idle.append(slot)
+                self._owner.on_refused(assignment, f"malformed message: {exc}")
+                continue
             touched.add(process)
             if self.max_tasks is not None and process.assigned >= self.max_tasks:
                 self.replace(process)

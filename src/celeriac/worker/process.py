@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from celeriac.outcome import Execution, Outcome
 from celeriac.results.base import Record
 from celeriac.runner.protocol import Cells, FrameReader, Kind, RunnerOptions, decode_frame, encode_frame, make_cells
@@ -125,17 +127,21 @@ class RunnerProcess:
     # to the runner
 
     def give(self, slot: Slot, assignment: Assignment) -> None:
-        """Put an execution into a slot; `flush` sends it."""
+        """Put an execution into a slot; `flush` sends it.
+
+        Raises:
+            ValueError, TypeError, OverflowError, RecursionError: A header can't travel; nothing was changed.
+        """
+        delivery = assignment.delivery
+        execution = Execution(
+            slot.next_serial, slot.index, delivery.message, delivery.queue, delivery.deliveries, assignment.verdict
+        )
+        self._outgoing.append(encode_frame(Kind.RUN, execution))
         assignment.serial = slot.next_serial
         assignment.is_soft_limited = False  # another start has its limit anew
         slot.next_serial += 1
         slot.held.append(assignment)
         self.assigned += 1
-        delivery = assignment.delivery
-        execution = Execution(
-            assignment.serial, slot.index, delivery.message, delivery.queue, delivery.deliveries, assignment.verdict
-        )
-        self._outgoing.append(encode_frame(Kind.RUN, execution))
 
     def flush(self) -> None:
         """Send what was given."""
@@ -249,7 +255,11 @@ class RunnerProcess:
     def _take(self, data: bytes) -> None:
         ended: list[tuple[Slot, Assignment, Outcome]] = []
         for kind, body in self._reader.feed(data):
-            value = decode_frame(kind, body)
+            try:
+                value = decode_frame(kind, body)
+            except msgspec.MsgspecError as exc:
+                self.kill(f"for an answer that can't be read: {exc}")
+                break
             if kind == Kind.OUTCOME:
                 assignment = self._pop(value.slot, value.serial)
                 if assignment is not None:

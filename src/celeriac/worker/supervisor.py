@@ -15,14 +15,14 @@ from typing import Any
 
 from celeriac import errors, states
 from celeriac.config import Settings
-from celeriac.errors import ImproperlyConfigured, near_match
+from celeriac.errors import ImproperlyConfigured, OperationalError, near_match
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.outcome import RUN, STORED, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
-from celeriac.timing import iso_now
+from celeriac.timing import backoff, iso_now
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
 from celeriac.wire.messages import timelimits
@@ -88,6 +88,7 @@ class Supervisor:
         self.presence: Presence
         self.queues: list[str] = []
         self.is_stopping = False
+        self.has_begun = False  # may hold deliveries
         self._on_banner = on_banner
         self._rules: Rules
         self._loop: asyncio.AbstractEventLoop
@@ -103,6 +104,7 @@ class Supervisor:
         Raises:
             AppImportError: The app can't be imported.
             ImproperlyConfigured: A setting or option is wrong.
+            OperationalError: The broker can't be reached, and the settings say not to wait for it any longer.
         """
         self._loop = asyncio.get_running_loop()
         self.hello = await self.nursery.start()
@@ -150,7 +152,8 @@ class Supervisor:
                     pool=name, processes=processes, slots=slots, queues=self.queues,
                 )
             )  # fmt: skip
-        await asyncio.to_thread(self._prepare_broker)
+        await self._connect()
+        self.has_begun = True
         self.leases.start()
         self.committer.start()
         self.presence.start()
@@ -158,6 +161,22 @@ class Supervisor:
         self.intake.start()
         await self.pool.wait_ready()
         logger.info("%s ready.", self.node)
+
+    async def _connect(self) -> None:
+        """Reach the broker: at once, or as often as the settings allow."""
+        conf, attempt = self.conf, 0
+        while True:
+            try:
+                await asyncio.to_thread(self._prepare_broker)
+                return
+            except OperationalError as exc:
+                attempt += 1
+                limit = conf.broker_connection_max_retries
+                if not conf.broker_connection_retry_on_startup or (limit and attempt > limit):
+                    raise
+                pause = backoff(attempt)
+                logger.error("the broker can't be reached, trying again in %.1f s: %s", pause, exc)
+            await asyncio.sleep(pause)
 
     def _prepare_broker(self) -> None:
         assert self.transport is not None  # noqa: S101 -- set by start
@@ -345,6 +364,11 @@ class Supervisor:
         count = len(waiting) + sum(1 for a in self.pool.held_assignments() if a.delivery.token in tokens)
         if count:
             logger.warning("%d lease(s) lost to another worker", count)
+
+    def on_refused(self, assignment: Assignment, reason: str) -> None:
+        """A message with headers that can't even travel to a runner, such as numbers of more than 64 bits."""
+        if not assignment.is_acked:
+            self._settle(assignment.delivery, Admission(Decision.DEAD, reason=reason))
 
     def on_capacity(self) -> None:
         """Tell intake how much the pool can use."""
