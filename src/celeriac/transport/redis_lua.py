@@ -16,8 +16,9 @@ A *token* names one lease: "<random>-<number>:<list>", with "!" in front if the 
 it stands where stock has the delivery tag, which is a key to it and no more. The value is `[element, "", queue]`: a stock
 worker that restores it puts it back on the queue it came from. A lease is held while its token is in the hash.
 
-An *element* is kombu's envelope. Ours ends with the counts `"celeriac": [deliveries, starts]`, so they travel with the
-message, also through stock workers, and nothing has to be cleaned up.
+An *element* is kombu's envelope. One that comes again ends with the counts `"celeriac": [deliveries, starts]`: so they
+travel with the message, also through stock workers, and nothing has to be cleaned up. In a list no counts mean none yet,
+on lease the first delivery.
 """
 
 from __future__ import annotations
@@ -40,28 +41,32 @@ local function address(queue) return ', "", ' .. cjson.encode(queue) .. ']' end
 local function list_of(token) return PREFIX .. string.match(token, '^[^:]*:(.*)$') end
 local function hash_of(token) if string.byte(token) == 33 then return ODD else return UNACKED end end
 
--- An element without its counts and last brace (nil if it has none), deliveries and starts so far.
-local function split(element)
-  if #element < 3 or string.byte(element) ~= 123 or string.byte(element, -1) ~= 125 then return nil, 0, 0 end
+-- Deliveries and starts that an element tells; nil if it tells none. (Searching near its end costs less than cutting.)
+local function counts(element)
+  if not string.find(element, ', "celeriac": [', -60, true) then return nil end
+  local deliveries, starts = string.match(string.sub(element, -60), ', "celeriac": %[(%d+), (%d+)%]}$')
+  if deliveries then return tonumber(deliveries), tonumber(starts) end
+end
+
+-- Whether there is a place for counts: it looks like a JSON object.
+local function is_object(element)
+  return #element > 2 and string.byte(element) == 123 and string.byte(element, -1) == 125
+end
+
+-- An element without counts.
+local function bare(element)
+  if not counts(element) then return element end
   local tail = string.sub(element, -60)
-  local at, deliveries, starts = string.match(tail, '(), "celeriac": %[(%d+), (%d+)%]}$')
-  if at then return string.sub(element, 1, #element - #tail + at - 1), tonumber(deliveries), tonumber(starts) end
-  local seen = string.find(element, '"redelivered": true', 1, true) and 1 or 0
-  return string.sub(element, 1, -2), seen, 0
+  return string.sub(element, 1, #element - #tail + string.find(tail, ', "celeriac": [', 1, true) - 1) .. '}'
 end
 
-local function join(head, deliveries, starts)
-  return head .. string.format(', "celeriac": [%d, %d]}', deliveries, starts)
+-- The same element with these counts, if it has a place for them.
+local function recount(element, deliveries, starts)
+  if not is_object(element) then return element end
+  return string.sub(bare(element), 1, -2) .. ', "celeriac": [' .. deliveries .. ', ' .. starts .. ']}'
 end
 
--- The same element with other counts; one that has no place for them stays as it is.
-local function recount(element, starts)
-  local head, deliveries = split(element)
-  if not head then return element end
-  return join(head, deliveries, starts)
-end
-
--- The element of a lease, if it is still held.
+-- The element of a lease, if it is still held. Without counts it is on its first delivery.
 local function held(token, queue)
   local element = redis.call('HGET', hash_of(token), token)
   if element and string.byte(token) ~= 33 then element = string.sub(element, 2, -#address(queue) - 1) end
@@ -95,7 +100,8 @@ local function recover(queue)
     local token = tokens[n]
     local element = held(token, queue)
     if element then
-      redis.call('RPUSH', list_of(token), redelivered(element))
+      local deliveries, starts = counts(element)
+      redis.call('RPUSH', list_of(token), redelivered(recount(element, deliveries or 1, starts or 0)))
       redis.call('HDEL', hash_of(token), token)
     end
     redis.call('ZREM', leases(queue), token)
@@ -142,13 +148,20 @@ for q = 1, queues do redis.call('ZCARD', leases(ARGV[7 + q])) end
 follow_agenda()
 
 -- Whether a stock worker can restore this element. What begins and ends as kombu writes it is taken for whole.
-local function is_sound(head)
-  if string.sub(head, 1, 10) == '{"body": "' and string.find(string.sub(head, -100), '"delivery_tag": "[^"\\]+"}$') then
-    return true
-  end
-  local ok, value = pcall(cjson.decode, head .. '}')
+local function is_sound(element)
+  if string.sub(element, 1, 10) == '{"body": "' and string.find(element, '"delivery_tag": "', -150, true) then return true end
+  local ok, value = pcall(cjson.decode, element)
   return ok and type(value) == 'table' and type(value.headers) == 'table' and type(value.properties) == 'table'
     and type(value.properties.delivery_info) == 'table'
+end
+
+-- The element with this delivery counted. A first one, by far the most frequent, is told by the absence of counts.
+local function counted(element)
+  local deliveries, starts = counts(element)
+  if deliveries then return recount(element, deliveries + 1, starts) end
+  -- A stock worker had it before: its mark is in delivery_info, near the end, as well as in the headers.
+  if string.find(element, '"redelivered": true', -400, true) then return recount(element, 2, 0) end
+  return element
 end
 
 local answer, left = {-1}, limit
@@ -156,23 +169,22 @@ local answer, left = {-1}, limit
 local function take(key, queue, want)
   local elements = want > 0 and redis.call('RPOP', key, want)
   if not elements or #elements == 0 then return 0 end
-  local name, ending = string.sub(key, #PREFIX + 1), address(queue)
+  local name, ending, ends_at = string.sub(key, #PREFIX + 1), address(queue), NOW + lease
   local whole, odd, index, ends = {}, {}, {}, {}
   for _, element in ipairs(elements) do
-    local head, deliveries, starts = split(element)
     local token = random .. '-' .. (#answer + 1) .. ':' .. name
-    if head then element = join(head, deliveries + 1, starts) end
-    if head and is_sound(head) then
+    element = counted(element)
+    if is_object(element) and is_sound(element) then
       whole[#whole + 1] = token
       whole[#whole + 1] = '[' .. element .. ending
-      index[#index + 1] = (NOW + lease) / 1000
+      index[#index + 1] = ends_at / 1000
       index[#index + 1] = token
     else
       token = '!' .. token
       odd[#odd + 1] = token
       odd[#odd + 1] = element
     end
-    ends[#ends + 1] = NOW + lease
+    ends[#ends + 1] = ends_at
     ends[#ends + 1] = token
     answer[#answer + 1] = token
     answer[#answer + 1] = element
@@ -183,7 +195,7 @@ local function take(key, queue, want)
   end
   if #odd > 0 then redis.call('HSET', ODD, unpack(odd)) end
   redis.call('ZADD', leases(queue), unpack(ends))
-  remind('l', queue, NOW + lease)
+  remind('l', queue, ends_at)
   left = left - #elements
   return #elements
 end
@@ -224,27 +236,33 @@ local function skip_or_do(does)
   end
 end
 
-local function bury(token, element, starts, head)
-  local bare, deliveries, counted = split(element)
+local function bury(element, starts, about)
+  local deliveries, counted = counts(element)
   local number = redis.call('INCR', PREFIX .. 'celeriac:letter_number')
-  if bare then element = bare .. '}' else deliveries = 1 end
-  local id, about = string.match(head, '^([^\n]*)\n(.*)$')
+  local id, head = string.match(about, '^([^\n]*)\n(.*)$')
   redis.call('ZADD', PREFIX .. 'celeriac:dead', number, number .. ':' .. id)
-  redis.call('HSET', PREFIX .. 'celeriac:letters', number, NOW .. '\n' .. deliveries .. ' ' ..
-    math.max(counted, starts) .. '\n' .. about .. '\n' .. element)
+  redis.call('HSET', PREFIX .. 'celeriac:letters', number, NOW .. '\n' .. (deliveries or 1) .. ' ' ..
+    math.max(counted or 0, starts) .. '\n' .. head .. '\n' .. bare(element))
 end
 
 local function dispose(token, queue, action, starts, about)
-  if action == 'a' then return end
   local element = held(token, queue)
-  if action == 'x' then return bury(token, element, starts, about) end
-  element = redelivered(recount(element, starts))
+  if action == 'x' then return bury(element, starts, about) end
+  element = redelivered(recount(element, counts(element) or 1, starts))
   if action == 'r' then
     redis.call('RPUSH', list_of(token), element)
   else
     redis.call('ZADD', delayed(queue), about, string.gsub(token, '^!', '') .. '\n' .. element)
     remind('d', queue, about)
   end
+end
+
+-- Tokens whose lease has ended, by queue: they leave the tables all at once.
+local ended, tokens = {}, {}
+local function leave(token, queue)
+  ended[queue] = ended[queue] or {}
+  table.insert(ended[queue], token)
+  table.insert(tokens, token)
 end
 
 local lost, number = {}, 0
@@ -260,14 +278,15 @@ while at <= #ARGV do
   end
   skip_or_do(does)
   if is_held then
-    dispose(token, queue, action, starts, about)
+    if action ~= 'a' then dispose(token, queue, action, starts, about) end
     redis.call('HDEL', hash_of(token), token)
-    redis.call('ZREM', INDEX, token)
   else
     lost[#lost + 1] = number
   end
-  redis.call('ZREM', leases(queue), token)
+  leave(token, queue)
 end
+for queue, gone in pairs(ended) do redis.call('ZREM', leases(queue), unpack(gone)) end
+if #tokens > 0 then redis.call('ZREM', INDEX, unpack(tokens)) end
 return lost
 """
 )
@@ -300,7 +319,7 @@ for n = 2, #ARGV, 3 do
   local token, queue = ARGV[n], ARGV[n + 1]
   local element = held(token, queue)
   if element then
-    element = recount(element, tonumber(ARGV[n + 2]))
+    element = recount(element, counts(element) or 1, tonumber(ARGV[n + 2]))
     if string.byte(token) ~= 33 then element = '[' .. element .. address(queue) end
     redis.call('HSET', hash_of(token), token, element)
   end
@@ -378,8 +397,7 @@ for n = 2, #ARGV, 4 do
   if redis.call('HDEL', PREFIX .. 'celeriac:letters', ARGV[n]) == 1 then
     count = count + 1
     if ARGV[n + 2] ~= '' then
-      local head = split(ARGV[n + 3])
-      redis.call('LPUSH', ARGV[n + 2], head and join(head, 0, 0) or ARGV[n + 3])
+      redis.call('LPUSH', ARGV[n + 2], recount(ARGV[n + 3], 0, 0))
     end
   end
   redis.call('ZREM', PREFIX .. 'celeriac:dead', ARGV[n + 1])
