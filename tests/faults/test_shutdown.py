@@ -159,6 +159,20 @@ def test_what_is_acked_early_is_ended_before_a_warm_end(rig: Rig) -> None:
     assert (states["b"], left) in (("SUCCESS", 0), ("PENDING", 1)), f"{states}, {left} in the queue"
 
 
+def test_worker_waits_for_its_broker_at_the_start(rig: Rig) -> None:
+    rig.settings["broker_transport_options"] = {"busy_timeout": 0.1}
+    result = rig.send("note", 0, "first")
+    with rig.locked_broker():
+        worker = rig.worker("-c", "1", ready=False)
+        worker.wait_output("the broker can't be reached, trying again")
+        ending = rig.worker("-c", "1", ready=False)
+        ending.wait_output("the broker can't be reached, trying again")
+        ending.kill(signal.SIGTERM)
+        assert ending.wait(LEAVING) == 0
+    assert result.get(timeout=20) == "first"
+    assert worker.stop() == 0
+
+
 def test_worker_told_to_end_while_it_starts_ends(rig: Rig) -> None:
     worker = rig.worker("-c", "2", ready=False)
     eventually(lambda: len(worker.tree()) >= 2)  # the zygote is there, and imports the app

@@ -56,7 +56,7 @@ class _Lifecycle:
     def on_signal(self, number: int) -> None:
         """Runs in the loop."""
         if number == signal.SIGHUP:
-            self.is_restart, number = True, signal.SIGTERM
+            self.is_restart, number = self.is_restart or self.phase is Phase.RUNNING, signal.SIGTERM
         before, self.phase = self.phase, next_phase(self.phase, number)
         if self.phase is Phase.HARD:
             os._exit(1)
@@ -122,6 +122,8 @@ async def _run(
     stopped.cancel()
     if not starting.done():  # told to end while starting
         starting.cancel()
+        if supervisor.has_begun:
+            await supervisor.terminate()
         supervisor.nursery.stop()
         return lifecycle.is_restart
     try:
