@@ -18,7 +18,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
 
-from celeriac import current, eager, signals
+from celeriac import current, eager, sending, signals
 from celeriac.codec import accept_types
 from celeriac.config import Settings, load
 from celeriac.context import Context, running
@@ -29,7 +29,6 @@ from celeriac.errors import (
 )
 from celeriac.hooks import Signal
 from celeriac.loading import autodiscover, import_object
-from celeriac.message import Message
 from celeriac.recording import make_record
 from celeriac.registry import TaskRegistry
 from celeriac.result import AsyncResult
@@ -43,6 +42,7 @@ from celeriac.task import Task as BaseTask
 from celeriac.task_making import annotate, make_task
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
+from celeriac.wire.messages import TaskCall
 from celeriac.zones import zone_of
 
 __all__ = ["Celeriac"]
@@ -115,6 +115,8 @@ class Celeriac:
         self._tasks = tasks if isinstance(tasks, TaskRegistry) else TaskRegistry(tasks or {})
         self._discoveries: list[Callable[[], None]] = []
         self._plain_fields: dict[str, dict[str, Any]] = {}
+        #: What is the same in all calls of a task without options, by its name. `sending.prepare` keeps it.
+        self.plain_calls: dict[str, TaskCall] = {}
         self._lock = threading.RLock()
         self.on_configure = Signal(name="app.on_configure")
         self.on_after_configure = Signal({"source"}, name="app.on_after_configure")
@@ -163,6 +165,7 @@ class Celeriac:
         """Forget what was made of the settings. Connections that are open stay as they are."""
         self._forget("router", "accept", "result_accept", "timezone")
         self._plain_fields.clear()
+        self.plain_calls.clear()
         for task in self._tasks.values():
             task.forget_settings()
 
@@ -285,6 +288,7 @@ class Celeriac:
         task.app = self
         self._tasks[task.name] = task
         self._plain_fields.pop(task.name, None)
+        self.plain_calls.pop(task.name, None)
         annotate(self, task)
         type(task).on_bound(self)
         return task
@@ -327,13 +331,8 @@ class Celeriac:
             fields = self._plain_fields[name] = own_fields(self, task)
         return fields
 
-    def prepare(self, *args: Any) -> tuple[Message, AsyncResult[Any]]:
-        """The message of a call and its result to come; see `sending.prepare`."""
-        return prepare(self, *args)
-
-    def publish(self, messages: Sequence[Message], options: Mapping[str, Any] | None = None) -> None:
-        """Hand messages to the broker; see `sending.publish`."""
-        publish(self, messages, options)
+    prepare = sending.prepare
+    publish = sending.publish
 
     def send_task(
         self,
@@ -502,6 +501,7 @@ class Celeriac:
         self._forget("transport", "backend", "waiter", "_batcher", "oid")
         self._lock = threading.RLock()
         self._plain_fields.clear()
+        self.plain_calls.clear()
         self.origin = f"gen{os.getpid()}@{socket.gethostname()}"
         self.on_after_fork.send(sender=self)
 

@@ -113,7 +113,8 @@ class Router:
         self.default = default
         self.create_missing = create_missing
         self._lookups = [_lookup(entry) for entry in _entries(routes)]
-        self._is_static = all(not is_dynamic for is_dynamic, _fun in self._lookups)
+        #: Whether calls without options always go the same way.
+        self.is_static = all(not is_dynamic for is_dynamic, _fun in self._lookups)
         self._plain: dict[str, Route] = {}
 
     def route(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], task: Any = None) -> Route:
@@ -126,7 +127,7 @@ class Router:
             QueueNotFound: The queue is unknown and missing queues are not created, or no queue is bound so.
             ImproperlyConfigured: A route is neither a queue nor a mapping of options.
         """
-        if not options and self._is_static:
+        if not options and self.is_static:
             cached = self._plain.get(name)
             if cached is not None:
                 return cached
@@ -136,7 +137,7 @@ class Router:
         for source in (found, attributes, options):
             place = _replaced(place, source)
         route = self._resolve(place, {key: value for key, value in found.items() if key not in _PLACES})
-        if not options and self._is_static:
+        if not options and self.is_static:
             self._plain[name] = route
         return route
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from celeriac import signals
 from celeriac.context import Context, running
 from celeriac.errors import OperationalError
@@ -64,12 +66,45 @@ def prepare(
     options = options or {}
     if args.__class__ is not tuple and not isinstance(args, (list, tuple, NoneType)):
         raise TypeError(f"task args must be a list or tuple, not {args!r}")
+    task_id = task_id_of(task_id) if task_id else new_id()
+    context = running.get()
+    is_plain = not (options or link or link_error or shadow) and (context is None or context.called_directly)
+    known = app.plain_calls.get(name) if is_plain else None
+    if known is not None:
+        call = replace(known, id=task_id, args=args or (), kwargs=kwargs or {})
+    else:
+        call = _call(app, name, args, kwargs, task_id, link, link_error, shadow, task, options)
+        if is_plain and app.router.is_static and not (task is not None and (task.pydantic or task.has_shadow_name)):
+            app.plain_calls[name] = replace(call, args=(), kwargs={})
+    conf = app.conf
+    message = encode_call(
+        call, now=time.time(), tz=app.timezone, max_bytes=conf.message_max_bytes, protocol=conf.task_protocol
+    )
+    result: AsyncResult[Any] = AsyncResult(task_id, app=app)
+    result.ignored = call.ignore_result is True
+    if context is not None and options.get("add_to_parent", True):
+        _add_to_trail(context, result)
+    return message, result
+
+
+def _call(
+    app: Celeriac,
+    name: str,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    task_id: str,
+    link: Any,
+    link_error: Any,
+    shadow: str | None,
+    task: Any,
+    options: Mapping[str, Any],
+) -> TaskCall:
+    """All about a call: its route, its options, what it inherits from the task that makes it."""
     if options:
         check_options(options)
     route = app.router.route(options.get("route_name") or name, args, kwargs, options, task)
     if route.options:
         options = {**route.options, **options}
-    task_id = task_id_of(task_id) if task_id else new_id()
     context = running.get()
     if options or link or link_error:
         fields = _fields(app, task, options, link, link_error, context)
@@ -79,7 +114,9 @@ def prepare(
             fields = {**fields, **_relation(app, context, options)}
     if task is not None and task.pydantic and fields["serializer"] != "pickle":
         args, kwargs = import_object("celeriac.modeling:dump_models", "pydantic")(args, kwargs)
-    call = TaskCall(
+    if task is not None and task.has_shadow_name and not (shadow or options.get("shadow")):
+        shadow = task.shadow_name(args, kwargs, options)
+    return TaskCall(
         task=name,
         id=task_id,
         args=args or (),
@@ -87,20 +124,9 @@ def prepare(
         queue=route.queue,
         exchange=route.exchange,
         routing_key=route.routing_key,
-        shadow=shadow
-        or options.get("shadow")
-        or (task.shadow_name(args, kwargs, options) if task is not None and task.has_shadow_name else None),
+        shadow=shadow or options.get("shadow"),
         **fields,
     )
-    conf = app.conf
-    message = encode_call(
-        call, now=time.time(), tz=app.timezone, max_bytes=conf.message_max_bytes, protocol=conf.task_protocol
-    )
-    result: AsyncResult[Any] = AsyncResult(task_id, app=app)
-    result.ignored = fields["ignore_result"] is True
-    if context is not None and options.get("add_to_parent", True):
-        _add_to_trail(context, result)
-    return message, result
 
 
 def own_fields(app: Celeriac, task: Any) -> dict[str, Any]:
