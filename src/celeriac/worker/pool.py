@@ -263,8 +263,9 @@ class Pool:
         deadline = time.monotonic() + 0.25
         while process.exit_status is None and time.monotonic() < deadline and process.load:  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # at most 50 looks, once per dead runner
-        if process in self.processes:
-            self.processes.remove(process)
+        if process not in self.processes:
+            return  # the pool was closed meanwhile
+        self.processes.remove(process)
         running = {id(assignment) for slot in process.slots if (assignment := slot.running()[0]) is not None}
         held = [assignment for slot in process.slots for assignment in slot.held]
         was_expected = process.is_retiring
