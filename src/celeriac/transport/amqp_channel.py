@@ -1,0 +1,248 @@
+"""One channel of a RabbitMQ connection, for threads that want to wait: questions with answers, pushed messages, confirms.
+
+pika's channel lives in the connection's own thread; what is called here from other threads is handed over as one callback
+per batch. Methods whose name begins with `_on` run in that thread. A channel that the server has closed, or whose connection
+is gone, raises the reason from then on and is replaced by its owner.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from celeriac.errors import EncodeError, OperationalError
+from celeriac.timing import Deadline
+from celeriac.transport.amqp_request import Request
+
+if TYPE_CHECKING:
+    from celeriac.transport.amqp_connection import Connection
+
+__all__ = ["Batch", "Channel", "ChannelClosed", "Letter", "Pushed"]
+
+
+class ChannelClosed(OperationalError):
+    """The server has closed a channel, for example because a queue does not exist.
+
+    Attributes:
+        code: AMQP's reply code: 403 refused, 404 not found, 405 locked, 406 precondition failed.
+        text: The server's words.
+    """
+
+    def __init__(self, message: str, code: int, text: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.text = text
+
+
+class Letter(NamedTuple):
+    """One message, ready to be written.
+
+    Attributes:
+        properties: Encoded already, as an object that pika takes.
+        queue: The queue that it is for; "" if an exchange decides.
+        is_mandatory: Whether it comes back when no queue takes it.
+    """
+
+    exchange: str
+    routing_key: str
+    properties: Any
+    body: bytes
+    queue: str = ""
+    is_mandatory: bool = True
+
+
+class Pushed(NamedTuple):
+    """A message that the server has pushed. `method` is pika's `Basic.Deliver`; `header` is not decoded yet."""
+
+    method: Any
+    header: bytes
+    body: bytes
+
+
+class Batch:
+    """Messages that were written together and wait for their confirms."""
+
+    __slots__ = ("done", "error", "left", "refused")
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.refused = 0
+        self.error: OperationalError | None = None
+        self.done = threading.Event()
+
+    def settle(self, is_taken: bool) -> None:
+        """One of them was confirmed or refused."""
+        self.left -= 1
+        self.refused += not is_taken
+        if self.left == 0:
+            self.done.set()
+
+    def fail(self, error: OperationalError) -> None:
+        """No more confirms will come."""
+        if not self.done.is_set():
+            self.error = error
+            self.done.set()
+
+
+class Channel:
+    """One channel. Made by `Connection.channel`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.error: OperationalError | None = None
+        #: Pushed messages, and None for each reason to look up: an interrupt, a cancelled consumer, the end.
+        self.inbox: SimpleQueue[Pushed | None] = SimpleQueue()
+        #: Consumers that the server has ended (their queue is gone).
+        self.cancelled: set[str] = set()
+        #: (exchange, routing key) of messages that no queue took.
+        self.returned: set[tuple[str, str]] = set()
+        self._channel: Any = None
+        self._lock = threading.Lock()
+        self._answers: SimpleQueue[Any] = SimpleQueue()
+        self._unconfirmed: dict[int, Batch] = {}
+        self._next_tag = 1
+
+    # called by any thread
+
+    def open(self, deadline: Deadline, *, confirms: bool = False) -> None:
+        """Open it; with `confirms`, for publishing."""
+        with self.connection.in_time(self._lock, deadline):
+            self.connection.soon(lambda: self._on_opening(self._answers, confirms))
+            self._answer(deadline)
+
+    def ask(self, deadline: Deadline, *requests: Request) -> list[Any]:
+        """Put questions and wait for the answer to each (the method that pika got).
+
+        Raises:
+            ChannelClosed: The server refuses one of them. Those behind it were not carried out.
+            OperationalError: The connection is lost, or the answer takes too long.
+            EncodeError: An argument can't be written.
+        """
+        with self.connection.in_time(self._lock, deadline):
+            self._check()
+            answers: SimpleQueue[Any] = SimpleQueue()
+            self._answers = answers
+            self.connection.soon(lambda: self._on_questions(requests, answers))
+            return [self._answer(deadline) for _ in requests]
+
+    def acknowledge(self, acks: Sequence[tuple[int, bool]], requeues: Sequence[int] = ()) -> None:
+        """Settle what this channel was given: acks as (tag, whether all before it, too), and tags that go back."""
+        self._check()
+        self.connection.soon(lambda: self._on_settling(acks, requeues))
+
+    def publish(self, letters: Sequence[Letter]) -> Batch:
+        """Write messages on a channel with confirms, which arrive in the batch."""
+        self._check()
+        batch = Batch(len(letters))
+        self.connection.soon(lambda: self._on_publishing(letters, batch))
+        if self.error is not None:  # perhaps it ended before it was told of the batch
+            batch.fail(self.error)
+        return batch
+
+    def close(self) -> None:
+        """Close it at the server, without waiting."""
+        if self.error is None:
+            self.connection.soon(self._on_leaving)
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise copy_of(self.error)
+
+    def _answer(self, deadline: Deadline) -> Any:
+        try:
+            answer = self._answers.get(timeout=deadline.left())
+        except Empty:
+            raise self.connection.fail(self.connection.silence()) from None
+        if answer is None:
+            self._check()
+        if isinstance(answer, Exception):
+            raise EncodeError(f"RabbitMQ can't be asked: {answer}") from answer
+        return answer
+
+    # called in the connection's thread
+
+    def _on_opening(self, answers: SimpleQueue[Any], confirms: bool) -> None:
+        def opened(channel: Any) -> None:
+            channel.add_on_return_callback(self._on_return)
+            channel.add_on_cancel_callback(self._on_cancel)
+            if confirms:
+                channel.confirm_delivery(self._on_confirm, answers.put)
+            else:
+                answers.put(channel)
+
+        self._channel = self.connection.open_channel(opened)
+        self._channel.add_on_close_callback(self._on_close)
+
+    def _on_questions(self, requests: Sequence[Request], answers: SimpleQueue[Any]) -> None:
+        try:
+            for verb, arguments in requests:
+                if verb == "basic_consume":
+                    arguments = {**arguments, "on_message_callback": self._on_message}
+                getattr(self._channel, verb)(callback=lambda frame: answers.put(frame.method), **arguments)
+        except Exception as exc:  # whatever pika says of the arguments belongs to the asker
+            answers.put(None if self.error is not None else exc)
+
+    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self.inbox.put(Pushed(method, properties.raw, body))
+
+    def _on_settling(self, acks: Sequence[tuple[int, bool]], requeues: Sequence[int]) -> None:
+        if self.error is None and self._channel.is_open:
+            for tag, is_multiple in acks:
+                self._channel.basic_ack(tag, is_multiple)
+            for tag in requeues:
+                self._channel.basic_nack(tag, False, True)
+
+    def _on_publishing(self, letters: Sequence[Letter], batch: Batch) -> None:
+        if self.error is not None or not self._channel.is_open:
+            batch.fail(self.error or OperationalError(f"{self.connection.name}: channel closed"))
+            return
+        for exchange, routing_key, properties, body, _queue, is_mandatory in letters:
+            self._unconfirmed[self._next_tag] = batch
+            self._next_tag += 1
+            self._channel.basic_publish(exchange, routing_key, body, properties, is_mandatory)
+
+    def _on_confirm(self, frame: Any) -> None:
+        tag, is_taken = frame.method.delivery_tag, frame.method.NAME == "Basic.Ack"
+        waiting = self._unconfirmed
+        if not frame.method.multiple:
+            batch = waiting.pop(tag, None)
+            if batch is not None:
+                batch.settle(is_taken)
+            return
+        while waiting and (first := next(iter(waiting))) <= tag:
+            waiting.pop(first).settle(is_taken)
+
+    def _on_return(self, _channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
+        self.returned.add((method.exchange, method.routing_key))
+
+    def _on_cancel(self, frame: Any) -> None:
+        self.cancelled.add(frame.method.consumer_tag)
+        self.inbox.put(None)
+
+    def _on_leaving(self) -> None:
+        if self._channel is not None and self._channel.is_open:
+            self._channel.close()
+
+    def _on_close(self, _channel: Any, reason: Any) -> None:
+        code, text = getattr(reason, "reply_code", 0), getattr(reason, "reply_text", str(reason))
+        self.fail(ChannelClosed(f"{self.connection.name}: {text}", code, text))
+
+    def fail(self, error: OperationalError) -> None:
+        """Nothing more will come: tell all who wait."""
+        if self.error is None:
+            self.error = error
+            self.connection.forget(self)
+        self._answers.put(None)
+        self.inbox.put(None)
+        waiting, self._unconfirmed = self._unconfirmed, {}
+        for batch in set(waiting.values()):
+            batch.fail(error)
+
+
+def copy_of(error: OperationalError) -> OperationalError:
+    """The same error anew: one object that several threads raise would gather all their tracebacks."""
+    if isinstance(error, ChannelClosed):
+        return ChannelClosed(str(error), error.code, error.text)
+    return OperationalError(str(error))

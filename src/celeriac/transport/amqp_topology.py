@@ -1,0 +1,149 @@
+"""Queues, exchanges and bindings at RabbitMQ, declared as stock Celery workers declare them, so that both can share them.
+
+The transport calls it for `declare`, the publisher when a queue turns out to be missing or a message is to wait, the consumer
+before it consumes. What has been declared on a connection is remembered until the connection is lost or a queue is found
+missing; the definitions themselves are remembered for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from celeriac.errors import ImproperlyConfigured
+from celeriac.routing import Exchange, Queue
+from celeriac.timing import Deadline
+from celeriac.transport import amqp_delay as delay
+from celeriac.transport.amqp_channel import ChannelClosed
+from celeriac.transport.amqp_connection import Connection
+from celeriac.transport.amqp_link import Link
+from celeriac.transport.amqp_request import Request, bind_exchange, bind_queue, define, look_up
+
+__all__ = ["NOT_FOUND", "PRECONDITION", "Topology"]
+
+NOT_FOUND, LOCKED, PRECONDITION = 404, 405, 406
+
+
+class Topology:
+    """What exists at the broker.
+
+    Args:
+        link: Where it is declared.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        #: Definitions by name, of queues that were declared or had to be made up.
+        self.known: dict[str, Queue] = {}
+        #: Exchanges whose delayed messages pass Celery's own way: names of topic exchanges beside quorum queues.
+        self.delaying_exchanges: set[str] = set()
+        self._made: set[str] = set()
+        self._connection: Connection | None = None
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Make queues, their exchanges and bindings exist.
+
+        Raises:
+            ImproperlyConfigured: A queue or exchange exists with other properties.
+        """
+        self.known.update((queue.name, queue) for queue in queues)
+        deadline = self._link.deadline()
+        for queue in queues:
+            self._declare(queue, deadline)
+        if any(queue.queue_arguments.get("x-queue-type") == "quorum" for queue in queues):
+            self._declare_celery_delay(queues, deadline)
+
+    def _declare(self, queue: Queue, deadline: Deadline) -> None:
+        try:
+            self._link.ask(*define(queue), deadline=deadline)
+        except ChannelClosed as exc:
+            if exc.code in (PRECONDITION, 403):
+                raise ImproperlyConfigured(
+                    f"queue {queue.name!r} can't be declared as configured: {exc.text}. Delete it at the broker, or"
+                    " configure it as it is there"
+                ) from exc
+            raise
+        self._remember(f"queue {queue.name}")
+
+    def _declare_celery_delay(self, queues: Sequence[Queue], deadline: Deadline) -> None:
+        """What stock clients need to delay messages to quorum queues: exchanges that are not direct get delayed keys, too."""
+        self._ensure_chain(deadline)
+        requests = []
+        for queue in queues:
+            if not queue.exchange.name or queue.exchange.type == "direct":
+                continue
+            key = queue.routing_key if queue.routing_key.startswith("#") else f"#.{queue.routing_key}"
+            requests += [
+                bind_exchange(queue.exchange.name, delay.DELIVERY, key),
+                bind_queue(queue.name, queue.exchange.name, key),
+            ]
+            if queue.exchange.type == "topic":
+                self.delaying_exchanges.add(queue.exchange.name)
+        self._link.ask(*requests, deadline=deadline)
+
+    def ensure(self, name: str, deadline: Deadline) -> None:
+        """Make a queue exist: as it was defined, else as it is, else as Celery makes one that is not configured."""
+        if self._has(f"queue {name}"):
+            return
+        if name not in self.known and self.exists(name, deadline):
+            self._remember(f"queue {name}")
+            return
+        queue = self.known.setdefault(name, Queue(name, Exchange(name), name))
+        self._declare(queue, deadline)
+
+    def ensure_delayed(self, name: str, deadline: Deadline) -> None:
+        """Make delayed delivery to a queue possible."""
+        if self._has(f"delay {name}"):
+            return
+        self.ensure(name, deadline)
+        self._ensure_chain(deadline)
+        self._link.ask(delay.queue_binding(name), deadline=deadline)
+        self._remember(f"delay {name}")
+
+    def _ensure_chain(self, deadline: Deadline) -> None:
+        if self._has("chain"):
+            return
+        wanted = self._link.place.options.delayed_queue_type
+        if not self.exists(delay.ENTRY, deadline):
+            try:
+                self._link.ask(*delay.chain_requests(wanted), deadline=deadline)
+            except ChannelClosed as exc:
+                # Somebody has made a part of it with the other queue type.
+                if exc.code != PRECONDITION:
+                    raise
+                other = "classic" if wanted == "quorum" else "quorum"
+                self._link.ask(*delay.chain_requests(other), deadline=deadline)
+        self._remember("chain")
+
+    def exists(self, name: str, deadline: Deadline | None = None) -> bool:
+        """Whether a queue exists."""
+        return self.count(name, deadline) is not None
+
+    def count(self, name: str, deadline: Deadline | None = None) -> int | None:
+        """How many messages of a queue are ready; None if there is no such queue."""
+        answer = self.ask_about(look_up(name), deadline)
+        return None if answer is None else int(answer.message_count)
+
+    def ask_about(self, request: Request, deadline: Deadline | None = None) -> Any:
+        """The answer to a question about a queue; None if there is no such queue."""
+        try:
+            return self._link.ask(request, deadline=deadline)[0]
+        except ChannelClosed as exc:
+            if exc.code == NOT_FOUND:
+                return None
+            raise
+
+    def forget(self, name: str) -> None:
+        """A queue was found missing, or is deleted."""
+        self._made -= {f"queue {name}", f"delay {name}"}
+
+    def _has(self, what: str) -> bool:
+        connection = self._link.current()
+        if connection is not self._connection:  # a broker that was away may have lost what is not durable
+            self._connection = connection
+            self._made = set()
+        return what in self._made
+
+    def _remember(self, what: str) -> None:
+        self._has(what)
+        self._made.add(what)
