@@ -105,7 +105,17 @@ def test_a_wrong_use_is_explained_with_code_2(celeriac: CommandLine, arguments: 
         (["-A", "tasks", "-b", f"redis9://user:{SECRET}@host/0", "worker"], "redis9://user:**@host/0"),
         (["-b", "nonsense", "call", "x"], "'nonsense' is not a broker URL"),
         (["-b", "sqlite:////no/such/folder/t.db", "call", "x"], "Can't open /no/such/folder/t.db"),
-        (["-A", "tasks", "-b", "sqlite:////no/such/folder/t.db", "worker"], "Can't open /no/such/folder/t.db"),
+        (
+            [
+                "-A",
+                "tasks",
+                "-b",
+                "sqlite:////no/such/folder/t.db",
+                "worker",
+                "broker_connection_retry_on_startup=false",
+            ],
+            "Can't open /no/such/folder/t.db",
+        ),
         (["-A", "tasks", "call", "x", "--serializer", "jsn"], "Did you mean 'json'?"),
         (["-A", "tasks", "--result-backend", "nope://", "result", "x"], "No result backend driver for 'nope'"),
         (["-A", "tasks", "dead", "show", "7"], "There is no dead letter '7'"),

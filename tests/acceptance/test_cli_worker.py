@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac
+from celeriac.worker.options import available_cpus
 from tests.support import processes
 from tests.support.command import CommandLine, environment
 from tests.support.files import eventually
@@ -201,6 +202,25 @@ def test_detach_returns_at_once_and_leaves_a_worker(celeriac: CommandLine, app: 
     assert not (celeriac.folder / "bg.pid").exists()
     nowhere = celeriac("-A", "tasks", "worker", "-D", "-f", "no/such/folder/log")
     assert (nowhere.code, nowhere.err) == (73, "Error: 'no/such/folder/log' can't be written.\n")
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1), ("nonsense", None)]
+)
+def test_auto_concurrency_is_what_the_control_group_allows(tmp_path: Path, quota: str, expected: int | None) -> None:
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    everything = available_cpus(str(tmp_path / "no-such-file"))
+    assert available_cpus(str(tmp_path / "cpu.max")) == (expected or everything)
+
+
+def test_a_broker_that_is_not_there_yet_is_waited_for(
+    worker_process: Start, celeriac: CommandLine, tmp_path: Path
+) -> None:
+    worker = worker_process("tasks", "-c", "1", env={"CELERIAC_BROKER_URL": "sqlite:///later/t.db"})
+    worker.wait_output(r"the broker can't be reached, trying again in .*Can't open \S+/later/t\.db")
+    (tmp_path / "later").mkdir()
+    worker.wait_ready()
+    assert worker.stop() == 0
 
 
 def test_purge_before_the_start(worker_process: Start, app: Celeriac) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from celeriac.errors import ImproperlyConfigured, near_match
 
-__all__ = ["POOLS", "WorkerOptions", "node_name", "pool_shape"]
+__all__ = ["POOLS", "WorkerOptions", "available_cpus", "node_name", "pool_shape"]
 
 #: pool → (slots per process at most, documented aliases)
 POOLS = {"prefork": 1, "threads": 16, "solo": 1}
@@ -58,7 +60,7 @@ def pool_shape(pool: str, concurrency: int | None, processes: int | None) -> tup
         raise ImproperlyConfigured(
             f"pool {pool!r} is unknown; allowed are {', '.join(POOLS)}.{near_match(pool, POOLS)}"
         )
-    concurrency = concurrency or os.cpu_count() or 1
+    concurrency = available_cpus() if concurrency is None else concurrency
     for name, value in (("concurrency", concurrency), ("processes", processes)):
         if value is not None and value < 1:
             raise ImproperlyConfigured(f"{name} must be at least 1, not {value}")
@@ -68,6 +70,16 @@ def pool_shape(pool: str, concurrency: int | None, processes: int | None) -> tup
         return pool, concurrency, 1
     count = processes or -(-concurrency // POOLS[pool])
     return pool, count, -(-concurrency // count)
+
+
+def available_cpus(quota_file: str = "/sys/fs/cgroup/cpu.max") -> int:
+    """CPUs that this process may use: its affinity, and the quota of its control group (Linux, version 2)."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path(quota_file).read_text("ascii").split()
+    except (OSError, ValueError):
+        return count
+    return count if quota == "max" else max(1, min(count, math.ceil(int(quota) / int(period))))
 
 
 def node_name(pattern: str | None, environ: Mapping[str, str] = os.environ) -> str:
