@@ -37,6 +37,8 @@ def saferepr(value: Any, maxlen: int = 1024, maxlevels: int = 3) -> str:
         maxlevels: Containers nested deeper than this show as `...` inside their brackets.
     """
     kind = type(value)
+    if (kind is tuple or kind is dict or kind is list) and not value:
+        return repr(value)
     if (kind is tuple or kind is list) and len(value) <= _FEW and _FLAT.issuperset(map(type, value)):
         items = value
     elif kind is dict and len(value) <= _FEW and _FLAT.issuperset(map(type, value.values())):
