@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from celeriac.errors import OperationalError
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options
 from celeriac.results.redis_connection import Argument, Server
@@ -110,27 +111,34 @@ class RedisStore:
     def wait(self, ids: Sequence[str], timeout: float | None) -> list[Record]:
         """Wait until some are ready, and return these; told by the publication of the value that makes them so."""
         deadline = Deadline(timeout)
-        if deadline.passed() or not ids:
-            return _ready(self._read(dict.fromkeys(ids)))
         wanted = {self.key(task_id): task_id for task_id in ids}
+        if deadline.passed() or not wanted:
+            return _ready(self._read(wanted.values()))
+        watch: Watch | None = getattr(self._local, "watch", None)
+        if watch is not None and not watch.is_fit(wanted):
+            self._drop_watch()
+            watch = None
+        # Most results are there already when they are asked for one after the other.
+        found = _ready(self._read([wanted[key] for key in wanted if watch is None or key not in watch.keys]))
+        if found:
+            return found
+        if watch is not None:
+            try:
+                return self._wait(watch, wanted, deadline)
+            except OperationalError:
+                self._drop_watch()  # its connection is of an earlier wait, and may have ended since
+        watch = self._local.watch = Watch(self._server)
         try:
-            found = self._wait(wanted, deadline)
+            return self._wait(watch, wanted, deadline)
         except BaseException:
             self._drop_watch()
             raise
-        if len(found) >= len(wanted) or deadline.passed():
-            self._drop_watch()
-        return found
 
-    def _wait(self, wanted: Mapping[bytes, str], deadline: Deadline) -> list[Record]:
-        watch: Watch | None = getattr(self._local, "watch", None)
-        if watch is None or not watch.is_fit(wanted):
-            self._drop_watch()
-            watch = self._local.watch = Watch(self._server)
+    def _wait(self, watch: Watch, wanted: Mapping[bytes, str], deadline: Deadline) -> list[Record]:
         new = [key for key in wanted if key not in watch.keys]
         watch.add(new)
         found = _ready(self._read([wanted[key] for key in new]))
-        while not found:
+        while not found and not deadline.passed():
             values = watch.take(wanted)
             if not values:
                 left = deadline.left()
@@ -140,8 +148,6 @@ class RedisStore:
                 found = _ready(self._records({wanted[key]: value for key, value in values.items()}))
             else:
                 found = _ready(self._read(wanted.values()))
-            if deadline.passed():
-                break
         watch.done(self.key(record.id) for record in found)
         return found
 

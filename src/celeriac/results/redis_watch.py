@@ -62,8 +62,11 @@ class Watch:
         return {key: self.arrived.pop(key) for key in wanted if key in self.arrived} if self.arrived else {}
 
     def done(self, keys: Iterable[bytes]) -> None:
-        """These have been told; whoever asks for one again has to read it."""
-        self.keys.difference_update(keys)
+        """These have been told: listen to them no more. Whoever asks for one again has to read it."""
+        gone = list(keys)
+        self.keys.difference_update(gone)
+        for start in range(0, len(gone), _STEP):
+            self._connection.send([("UNSUBSCRIBE", *gone[start : start + _STEP])])
 
     def is_fit(self, wanted: Container[bytes]) -> bool:
         """Whether it can go on for these keys: of this process, and not mostly listening for others."""
