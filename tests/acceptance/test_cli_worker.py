@@ -19,6 +19,9 @@ from tests.support.command import CommandLine, environment
 from tests.support.files import eventually
 from tests.support.worker import WorkerProcess
 
+#: Stands for a password: something in the URL that must not be seen in the list of processes.
+SECRET_OPTION = "busy_timeout=7.125"
+
 Start = Callable[..., WorkerProcess]
 
 
@@ -220,6 +223,27 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(
     worker.wait_output(r"the broker can't be reached, trying again in .*Can't open \S+/later/t\.db")
     (tmp_path / "later").mkdir()
     worker.wait_ready()
+    assert worker.stop() == 0
+
+
+def test_runners_of_an_app_with_threads_are_started_by_exec(
+    worker_process: Start, celeriac: CommandLine, app: Celeriac
+) -> None:
+    (celeriac.folder / "threaded.py").write_text(
+        "import threading\nfrom tasks import app\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    url = f"sqlite:///celeriac.db?{SECRET_OPTION}"
+    command = [sys.executable, "-m", "celeriac", "-A", "threaded", "worker", "-c", "2"]
+    worker = worker_process(command=command, env={"CELERIAC_BROKER_URL": url})
+    worker.wait_ready()
+    assert "runners are started by exec instead of fork" in worker.output
+    pids = {ask(app, "tasks.where")[0] for _ in range(4)}  # type: ignore[index]
+    runner = pids.pop()
+    assert SECRET_OPTION not in Path(f"/proc/{runner}/cmdline").read_text()
+    os.kill(runner, signal.SIGKILL)
+    worker.wait_output(rf"runner {runner} died by signal 9 \(SIGKILL\)")
+    assert ask(app, "tasks.add", 2, 3) == 5
     assert worker.stop() == 0
 
 

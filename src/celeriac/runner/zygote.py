@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["facts_of", "hello_of", "main"]
 
+#: Carries the options to a runner that is started by exec.
+_OPTIONS_VARIABLE = "CELERIAC_RUNNER_OPTIONS"
+
 
 def load_app(options: ZygoteOptions) -> Celeriac:
     """Import the app as the command line asks for it."""
@@ -200,8 +203,11 @@ class _Zygote:
 
     def _exec(self, runner: RunnerOptions, fds: list[int]) -> int:
         options = msgspec.msgpack.encode((self._options, runner)).hex()
-        command = [sys.executable, "-m", "celeriac.runner.zygote", "exec", options, *map(str, fds)]
-        return subprocess.Popen(command, pass_fds=fds).pid
+        command = [sys.executable, "-m", "celeriac.runner.zygote", "exec", *map(str, fds)]
+        # Not as an argument: everybody can read those, and a broker's URL may hold a password.
+        process = subprocess.Popen(command, pass_fds=fds, env={**os.environ, _OPTIONS_VARIABLE: options})
+        process.returncode = 0  # `_reap` waits for it; `subprocess` must not
+        return process.pid
 
     def _reap(self) -> None:
         while True:
@@ -214,9 +220,10 @@ class _Zygote:
             self._sock.sendall(encode_frame(Kind.EXITED, (pid, status)))
 
 
-def _run_by_exec(options_hex: str, *fds: str) -> None:
+def _run_by_exec(*fds: str) -> None:
     """A runner that was started by exec: imports the app for itself."""
-    options, runner = msgspec.msgpack.decode(bytes.fromhex(options_hex), type=tuple[ZygoteOptions, RunnerOptions])
+    encoded = bytes.fromhex(os.environ.pop(_OPTIONS_VARIABLE))
+    options, runner = msgspec.msgpack.decode(encoded, type=tuple[ZygoteOptions, RunnerOptions])
     setup_worker_logging(options.loglevel, options.logfile, colour=options.colour)
     run_runner(load_app(options), runner, *map(int, fds))
 

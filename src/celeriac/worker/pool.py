@@ -261,7 +261,8 @@ class Pool:
 
     async def _bury(self, process: RunnerProcess) -> None:
         deadline = time.monotonic() + 0.25
-        while process.exit_status is None and time.monotonic() < deadline and process.load:  # noqa: ASYNC110
+        matters = process.load or not process.is_retiring
+        while process.exit_status is None and time.monotonic() < deadline and matters:  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # at most 50 looks, once per dead runner
         if process not in self.processes:
             return  # the pool was closed meanwhile
