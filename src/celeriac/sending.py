@@ -103,8 +103,9 @@ def _call(
     if options:
         check_options(options)
     route = app.router.route(options.get("route_name") or name, args, kwargs, options, task)
-    if route.options:
-        options = {**route.options, **options}
+    if route.options:  # what the task sets itself ranks above its route, as its queue does
+        own = {key: value for key, value in route.options.items() if task is None or not task.sets(key)}
+        options = {**own, **options}
     context = running.get()
     if options or link or link_error:
         fields = _fields(app, task, options, link, link_error, context)

@@ -113,6 +113,12 @@ class Task(Generic[P, R]):
                 setattr(cls, name, exception_classes(f"{name} of task {cls.name or cls.__name__}", cls.__dict__[name]))
         cls.has_shadow_name = cls.shadow_name is not Task.shadow_name
 
+    def sets(self, option: str) -> bool:
+        """Whether this task has a value of its own for an option, and not that of a setting."""
+        value = self.__dict__.get(option, getattr(type(self), option, None))
+        is_own = value is not None and not isinstance(value, FromSetting)
+        return is_own and option not in self.__dict__.get("_from_settings", ())
+
     def forget_settings(self) -> None:
         """Read the options that come from settings anew; those that were set on the task since stay."""
         for name, value in self.__dict__.pop("_from_settings", {}).items():
