@@ -119,7 +119,9 @@ class Bench:
         self.fill(count)
         held: list[Any] = []
         fetch = self.transport.fetch
-        self.measure(f"fetch, {BATCH} at a time", count, lambda: [held.extend(fetch(["q"], BATCH, 1, 30)) for _ in range(150)])
+        self.measure(
+            f"fetch, {BATCH} at a time", count, lambda: [held.extend(fetch(["q"], BATCH, 1, 30)) for _ in range(150)]
+        )
         chunks = [held[start : start + BATCH] for start in range(0, count, BATCH)]
         self.measure("extend", count, lambda: [self.transport.extend(chunk, 30) for chunk in chunks])
         settlements = [[Settlement(delivery) for delivery in chunk] for chunk in chunks]
@@ -164,17 +166,27 @@ class Bench:
     def waiting(self) -> None:
         """A fetch that finds nothing, and one that waits a second."""
         self.server.call("FLUSHDB")
-        self.measure("fetch of nothing, without waiting", 2000, lambda: [self.transport.fetch(["q"], 1, 0, 30) for _ in range(2000)])
+        self.measure(
+            "fetch of nothing, without waiting",
+            2000,
+            lambda: [self.transport.fetch(["q"], 1, 0, 30) for _ in range(2000)],
+        )
         self.measure("fetch of nothing that waits 1 s", 1, lambda: self.transport.fetch(["q"], 1, 1, 30))
 
     def delayed(self) -> None:
         """Beside many messages that are not due."""
         soon = time.time() + 3600
         batches = [[message(eta=soon + n) for n in range(1000)] for _ in range(100)]
-        self.measure("publish delayed, 1000 at a time", 100_000, lambda: [self.transport.publish(batch) for batch in batches])
+        self.measure(
+            "publish delayed, 1000 at a time", 100_000, lambda: [self.transport.publish(batch) for batch in batches]
+        )
         for _ in range(50):
             self.transport.publish([message() for _ in range(BATCH)])
-        self.measure("fetch beside 100,000 delayed", BATCH * 50, lambda: [self.transport.fetch(["q"], BATCH, 1, 30) for _ in range(50)])
+        self.measure(
+            "fetch beside 100,000 delayed",
+            BATCH * 50,
+            lambda: [self.transport.fetch(["q"], BATCH, 1, 30) for _ in range(50)],
+        )
         self.measure("purge of 100,000 delayed", 1, lambda: self.transport.purge("q"))
 
 

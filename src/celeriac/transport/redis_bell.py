@@ -126,6 +126,9 @@ class Bell:
         with contextlib.suppress(OSError):
             self._yours.send(b"\0")
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the connection."""
         if hasattr(self, "_connection"):
