@@ -47,6 +47,7 @@ def test_poisonous_tasks_are_buried_after_their_starts_and_the_healthy_succeed(r
         letter = letters.pop(result.id, None)
         assert letter is not None, f"no dead letter of {key}"
         assert reason in letter.reason, f"{key}: {letter.reason}"
+        assert letter.starts == MAX_DELIVERIES, f"the dead letter of {key} tells of {letter.starts} starts"
     assert not letters, f"dead letters of others: {letters}"
 
 

@@ -15,12 +15,13 @@ class Assignment:
         verdict: RUN, or the end that is decided already.
         hard, soft: Time limits in seconds, or None.
         is_acked: Settled before it started (early ack).
+        is_decided: It began here, and the verdict is how it ended: it must not begin again.
         serial: Number of its frame in its slot; 0 while it waits.
         is_marked: Whether its start is recorded at the broker.
     """
 
     __slots__ = (
-        "delivery", "hard", "is_acked", "is_late", "is_marked", "is_soft_limited", "may_requeue", "serial", "soft",
+        "delivery", "hard", "is_acked", "is_decided", "is_late", "is_marked", "is_soft_limited", "may_requeue", "serial", "soft",
         "verdict",
     )  # fmt: skip
 
@@ -41,14 +42,15 @@ class Assignment:
         self.is_late = is_late
         self.may_requeue = may_requeue
         self.is_acked = False
+        self.is_decided = False
         self.serial = 0
         self.is_marked = False
         self.is_soft_limited = False
 
     @property
     def is_bound(self) -> bool:
-        """Whether it has to end here: it is acked, or its end is decided. Other workers can have the rest."""
-        return self.is_acked or self.verdict is not RUN
+        """Whether it has to end here. Other workers can have the rest."""
+        return self.is_acked or self.is_decided
 
     @property
     def task(self) -> str:

@@ -279,7 +279,7 @@ class Supervisor:
         settlement = None
         if not assignment.is_acked:
             action = ACTIONS[outcome.action]
-            charged = action is Action.REQUEUE
+            charged = action is not Action.ACK and (assignment.verdict is RUN or assignment.is_decided)
             settlement = Settlement(assignment.delivery, action, outcome.reason, outcome.until, charged)
         return Entry(settlement, outcome.record, outcome.messages, outcome.more_records)
 
@@ -306,18 +306,21 @@ class Supervisor:
     def _end_as(self, assignment: Assignment, verdict: Verdict) -> None:
         """Have a runner write down an end that is decided: it opens the body, so it knows who has to be told."""
         assignment.verdict = verdict
+        assignment.is_decided = True
         assignment.hard = assignment.soft = None
         self.pool.submit([assignment], first=True)
 
     def _write_down(self, assignment: Assignment, verdict: Verdict) -> None:
         """The same without a runner, when even that killed one: the record alone."""
         message = assignment.delivery.message
-        settlement = (
-            None if assignment.is_acked else Settlement(assignment.delivery, Action(verdict.action), verdict.reason)
-        )
         if verdict.state == STORED:
-            self.committer.add([Entry(settlement)])
+            reason = "poisonous: its outcome is stored, but each runner that was to send what follows has died"
+            self.committer.add([Entry(Settlement(assignment.delivery, Action.DEAD_LETTER, reason, charged=True))])
             return
+        settlement = None
+        if not assignment.is_acked:
+            action, charged = Action(verdict.action), assignment.is_decided
+            settlement = Settlement(assignment.delivery, action, verdict.reason, charged=charged)
         error = getattr(errors, verdict.error)(*verdict.args)
         content_type, encoding, body = encode_result(exception_form(error), "json")
         record = Record(
@@ -421,7 +424,7 @@ class Supervisor:
         for assignment in assignments:
             if assignment.is_acked:
                 self._write_down(assignment, Verdict(states.FAILURE, "WorkerLostError", ["the worker was shut down"]))
-            elif assignment.verdict is not RUN:
+            elif assignment.is_decided:
                 self._write_down(assignment, assignment.verdict)
             else:
                 entries.append(Entry(Settlement(assignment.delivery, Action.REQUEUE)))

@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.support.files import Ledger
 
 app = Celeriac("jobs", **json.loads(os.environ["CELERIAC_TEST_SETTINGS"]))
 ledger = Ledger(os.environ["CELERIAC_TEST_LEDGER"])
+if os.environ.get("CELERIAC_TEST_THREAD"):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
 def _tell(what: str, key: str) -> None:
