@@ -18,7 +18,10 @@ ENTRY_POINT_GROUP = "celeriac.results"
 
 #: URL scheme to "module:factory"; a factory takes (url, options).
 STORES = {
+    "cache+memcached": "celeriac.results.memcached:MemcachedStore",
     "cache+memory": "celeriac.results.memory:MemoryStore",
+    "cache+pylibmc": "celeriac.results.memcached:MemcachedStore",
+    "cache+pymemcache": "celeriac.results.memcached:MemcachedStore",
     "db+sqlite": "celeriac.results.sqlite:SqliteStore",
     "memory": "celeriac.results.memory:MemoryStore",
     "redis": "celeriac.results.redis:RedisStore",
