@@ -132,6 +132,10 @@ local function follow_agenda()
 end
 """
 
+#: A full server refuses what takes memory, unless the script has written before. What keeps leases alive and lets workers
+#: empty the queues must go on then: so these scripts begin with a write that does nothing.
+_GOES_ON = "redis.call('ZREM', INDEX, '')\n"
+
 #: KEYS 5…: the lists, all queues of the most urgent step first. ARGV 2…: random part of the tokens, limit, milliseconds of
 #: the lease, number of queues, whether queues share ("1") or come in strict order, whether to listen, the queues.
 #: Returns milliseconds until the agenda's next entry (-1: none), then token, element, token, element, …
@@ -139,6 +143,7 @@ end
 #: change of one of them.
 FETCH = Script(
     _COMMON
+    + _GOES_ON
     + r"""
 local random, limit, lease, queues = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local shares, listens = ARGV[6] == '1', ARGV[7] == '1'
@@ -294,6 +299,7 @@ return lost
 #: ARGV 2…: milliseconds, then token and queue of each lease. Returns the numbers (1, …) of those that are lost.
 EXTEND = Script(
     _COMMON
+    + _GOES_ON
     + r"""
 local lost, ends = {}, NOW + tonumber(ARGV[2])
 for n = 3, #ARGV, 2 do
@@ -314,6 +320,7 @@ return lost
 #: ARGV 2…: token, queue and starts of each lease whose execution has begun. Returns nothing.
 START = Script(
     _COMMON
+    + _GOES_ON
     + r"""
 for n = 2, #ARGV, 3 do
   local token, queue = ARGV[n], ARGV[n + 1]
