@@ -6,8 +6,9 @@ import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import pymysql
+import pymysql  # type: ignore[import-untyped]
 
 from tests.support.postgres_server import give_to
 from tests.support.server import Server, need
@@ -37,7 +38,7 @@ class MariadbServer(Server):
         """Where it is, as `mysql://…`."""
         return f"mysql://celeriac:secret@127.0.0.1:{self.port}/celeriac"
 
-    def connect(self) -> pymysql.Connection[pymysql.cursors.Cursor]:
+    def connect(self) -> Any:
         """A connection of the test's own, in autocommit mode."""
         return pymysql.connect(
             host="127.0.0.1", port=self.port, user="celeriac", password="secret", database="celeriac",

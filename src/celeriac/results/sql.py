@@ -232,7 +232,8 @@ def result_letters(
 ) -> tuple[list[str], list[int], list[str]]:
     """Parameters of NOTIFY that tell of results that became ready."""
     payloads: list[str] = []
-    line, size = [], 0
+    line: list[str] = []
+    size = 0
     for record, is_in in zip(records, accepted, strict=True):
         if is_in and record.is_ready:
             length = len(record.id.encode(errors="replace")) + 1

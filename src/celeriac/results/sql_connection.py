@@ -80,7 +80,7 @@ def _ready(fileno: int, wanted: int, deadline: float) -> int:
 
 
 def hosts(settings: SqlSettings) -> list[dict[str, Any]]:
-    """libpq's parameters, once for each host of the URL.
+    """Parameters of libpq, once for each host of the URL.
 
     Raises:
         ImproperlyConfigured: libpq can't read the URL.

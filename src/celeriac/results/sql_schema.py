@@ -126,8 +126,9 @@ class ResultTables:
             "task_sequence": quoted(task_schema, "task_id_sequence"),
             "group": quoted(group_schema, group_name), "group_name": group_name,
             "group_sequence": quoted(group_schema, "taskset_id_sequence"),
-            **{key: quoted(settings.schema, f"celeriac_{name}") for key, name in (
-                ("chords", "chords"), ("chord_parts", "chord_parts"), ("group_expiries", "group_expiries"), ("extra", "results"), ("meta", "meta"))},
+            "extra": quoted(settings.schema, "celeriac_results"),
+            **{kind: quoted(settings.schema, f"celeriac_{kind}")
+               for kind in ("chords", "chord_parts", "group_expiries", "meta")},
         }  # fmt: skip
         self._schemas = sorted({task_schema, group_schema, settings.schema} - {""})
         self.has_all_columns = True
