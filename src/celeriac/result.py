@@ -349,9 +349,7 @@ class EagerResult(AsyncResult[R]):
     def get(  # type: ignore[override]  # the documented signature is shorter: there is nothing to wait for
         self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True, **_: Any
     ) -> R:
-        """The value; raises the task's exception if it failed and `propagate` is true."""
-        if disable_sync_subtasks:
-            assert_will_not_block()
+        """The value; raises the task's exception if it failed and `propagate` is true. Nothing is waited for."""
         if propagate and self._state in states.PROPAGATE_STATES and isinstance(self._value, BaseException):
             raise self._value
         return cast(R, self._value)

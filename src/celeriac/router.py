@@ -220,9 +220,15 @@ _Lookup = Callable[[str, Any, Any, dict[str, Any], Any], Any]
 def _entries(routes: Any) -> list[Any]:
     if routes is None:
         return []
-    if isinstance(routes, (list, tuple)):
-        return list(routes)
-    return [routes]
+    if not isinstance(routes, (list, tuple)):
+        return [routes]
+    if routes and all(_is_pair(entry) for entry in routes):  # one table in the form of a list
+        return [routes]
+    return list(routes)
+
+
+def _is_pair(entry: Any) -> bool:
+    return isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[0], (str, re.Pattern))
 
 
 def _lookup(entry: Any) -> tuple[bool, _Lookup]:
@@ -231,12 +237,12 @@ def _lookup(entry: Any) -> tuple[bool, _Lookup]:
         return _lookup(_import(entry))
     if isinstance(entry, Mapping):
         return False, _map_lookup(list(entry.items()))
-    if isinstance(entry, (list, tuple)):
+    if isinstance(entry, (list, tuple)) and all(_is_pair(pair) for pair in entry):
         return False, _map_lookup([(pattern, route) for pattern, route in entry])
-    if hasattr(entry, "route_for_task"):
-        return True, lambda name, args, kwargs, options, task: entry.route_for_task(name, args, kwargs)
     if isinstance(entry, type):
         return _lookup(entry())
+    if hasattr(entry, "route_for_task"):
+        return True, lambda name, args, kwargs, options, task: entry.route_for_task(name, args, kwargs)
     if callable(entry):
         return True, lambda name, args, kwargs, options, task: entry(name, args, kwargs, options, task=task)
     raise ImproperlyConfigured(f"task_routes: {entry!r} is neither a mapping, a list of pairs, a function nor its path")
