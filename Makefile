@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 BENCH_VENV := .bench-venv
 BENCH_READY := $(BENCH_VENV)/.ready
 BENCH_PEERS := celery[redis]==5.7.0 dramatiq[redis,rabbitmq] huey procrastinate taskiq taskiq-redis
-SUITES := unit contract wire worker faults acceptance properties typing docs
+SUITES := unit contract wire worker faults mixed acceptance properties typing docs
 # Further arguments for pytest, such as PYTEST='-k sqlite -x'.
 PYTEST ?=
 
@@ -25,7 +25,8 @@ help:  ## Show this list
 demo: $(READY)  ## See it work: tasks, a killed worker, nothing lost
 	$(BIN)/python -m celeriac demo
 
-test: $(READY)  ## All tests
+test: $(READY) $(BENCH_READY)  ## All tests, on private servers; installs missing ones where it may
+	@$(BIN)/python scripts/install_servers.py
 	$(BIN)/python -m pytest $(wildcard $(addprefix tests/,$(SUITES))) $(PYTEST)
 
 faults: $(READY)  ## Only the tests that kill, cut and stop things
