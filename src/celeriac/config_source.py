@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import entry_points
 from typing import Any
+
+import msgspec
 
 from celeriac.errors import ImproperlyConfigured, near_match
 from celeriac.setting_kind import REFUSED
@@ -35,8 +34,7 @@ _CELERY_VARIABLES = ("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL", "RESUL
 _SLIP = 0.87
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What one source holds.
 
     Attributes:
@@ -46,10 +44,10 @@ class Found:
         renamed: Old names that were used, to the new ones.
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
-    unknown: dict[str, Any] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    renamed: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = {}
+    unknown: dict[str, Any] = {}
+    problems: list[str] = []
+    renamed: dict[str, str] = {}
 
 
 def read_source(source: Any, namespace: str | None = None, silent: bool = False) -> Found:
@@ -114,11 +112,19 @@ def _settings_of(source: Any) -> dict[str, Any]:
     return found
 
 
+#: What an import or a `def` leaves in a module, as `inspect.isclass` and `inspect.isroutine` know it.
+_CODE = (
+    types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
+    types.MethodWrapperType,
+)  # fmt: skip
+
+
 def _is_helper(name: str, value: Any) -> bool:
     if name not in TABLE and name not in OLD_NAMES:
         return type(value) not in _PLAIN
     # `from datetime import timezone` is an import, not a setting; a function is one where the setting takes it.
-    is_code = isinstance(value, types.ModuleType) or inspect.isclass(value) or inspect.isroutine(value)
+    is_code = isinstance(value, _CODE)
     own_name = str(getattr(value, "__name__", "")).rpartition(".")[2]
     return is_code and own_name == name and TABLE[OLD_NAMES.get(name, name)].kind.accept(value) is REFUSED
 
@@ -161,7 +167,8 @@ def register_installed() -> bool:
     Only when a name is unknown, for looking at what is installed takes time. Returns whether there is anything new.
     """
     before = len(TABLE)
-    for entry in entry_points(group="celeriac.settings"):
+    metadata = importlib.import_module("importlib.metadata")  # takes longer to import than all of this package
+    for entry in metadata.entry_points(group="celeriac.settings"):
         entry.load()
     return len(TABLE) > before
 

@@ -6,7 +6,6 @@ Ids are fixed when the work-flow is sent, so making them twice gives the same me
 
 from __future__ import annotations
 
-import inspect
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac import states
 from celeriac.context import Context
 from celeriac.errors import Retry
+from celeriac.loading import import_object
 from celeriac.log import get_logger
 from celeriac.message import Message
 from celeriac.recording import make_record
@@ -49,7 +49,7 @@ def after_failure(
     for number, errback in enumerate(context.errbacks or ()):
         signature = maybe_signature(errback, app)
         task = app.tasks.get(signature.task)
-        if task is not None and _takes_request(task):
+        if task is not None and import_object("celeriac.arguments:takes_request", "link_error")(task):
             _call_errback(signature, context, exc, trace)
         else:
             messages.append(_message(app, context, signature, (context.id,), f"link_error{number}"))
@@ -88,16 +88,6 @@ def _message(
 
 
 _NAMESPACE = uuid.UUID("6f3b3f0e-8f5c-4a8e-9a2c-5d1f0c7e4b11")
-
-
-def _takes_request(task: Any) -> bool:
-    """Whether an error callback takes (request, exc, traceback) rather than the failed task's id alone."""
-    try:
-        parameters = inspect.signature(getattr(task, "__wrapped__", task.run)).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
-    return not task._bind and (len(positional) > 1 or any(p.kind is p.VAR_POSITIONAL for p in positional))
 
 
 def _call_errback(signature: Signature, context: Context, exc: BaseException, trace: str) -> None:

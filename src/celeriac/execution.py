@@ -7,11 +7,11 @@ store, what to send and how to settle.
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 import traceback as tracebacks
 from collections.abc import Callable, Coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from celeriac import errors, signals, states
@@ -172,7 +172,7 @@ def _call(environment: Environment, task: Any, args: Any, kwargs: Any) -> Any:
         mark(True)
     try:
         value = task.run(*args, **kwargs) if type(task).__call__ is Task.__call__ else task(*args, **kwargs)
-        if inspect.iscoroutine(value):
+        if isinstance(value, CoroutineType):
             value = environment.run_coroutine(value)
         return value
     except Exception as exc:

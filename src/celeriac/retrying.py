@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import Retry
 from celeriac.safe_repr import saferepr
+from celeriac.timing import jitter as random_part
 
 if TYPE_CHECKING:
     from celeriac.context import Context
@@ -32,7 +32,7 @@ def exception_classes(what: str, value: Any) -> tuple[type[BaseException], ...]:
 def next_delay(retries: int, factor: bool | float, maximum: float, *, jitter: bool) -> float:
     """Seconds before retry number `retries + 1`: factor * 2**retries, at most `maximum`; with jitter, below that."""
     ceiling = min(float(factor) * 2.0 ** min(retries, 60), float(maximum))
-    return random.uniform(0, ceiling) if jitter else ceiling
+    return random_part() * ceiling if jitter else ceiling
 
 
 def retry_options(

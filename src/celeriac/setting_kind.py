@@ -14,9 +14,10 @@ import math
 import os
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta, tzinfo
 from typing import Any, Literal, Union, get_args, get_origin
+
+import msgspec
 
 __all__ = ["REFUSED", "Kind", "kind_of"]
 
@@ -27,8 +28,7 @@ _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """One kind of value.
 
     Attributes:

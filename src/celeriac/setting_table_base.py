@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar, get_type_hints, overload
+
+import msgspec
 
 from celeriac.config_mask import censor_value
 from celeriac.errors import ImproperlyConfigured
@@ -26,8 +27,7 @@ T = TypeVar("T")
 _SHOWN = 80
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the table.
 
     Attributes:
@@ -56,7 +56,7 @@ class Setting:
     low: float | None = None
     above: float | None = None
     high: float | None = None
-    aliases: Mapping[Any, Any] = field(default_factory=dict)
+    aliases: Mapping[Any, Any] = {}
     fallback: str = ""
     differs: str = ""
     deprecated: str = ""
@@ -126,8 +126,7 @@ def _shown(name: str, value: Any) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
-@dataclass(frozen=True, slots=True)
-class _Declared:
+class _Declared(msgspec.Struct, frozen=True):
     """What `setting()` leaves in the class body until `collect` picks it up."""
 
     default: Any

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
-from celeriac.arguments import argument_checker
 from celeriac.context import Context, running
 from celeriac.current import get_current_app
 from celeriac.errors import Ignore, MaxRetriesExceededError, OperationalError, Retry
@@ -237,7 +236,8 @@ class Task(Generic[P, R]):
             raise TypeError(f"task args must be a list or tuple and kwargs a mapping, not {args!r} and {kwargs!r}")
         checker = self._checker
         if checker is None:
-            checker = self._checker = argument_checker(getattr(self, "__wrapped__", self.run), bound=self._bind)
+            make = import_object("celeriac.arguments:argument_checker", "typing")
+            checker = self._checker = make(getattr(self, "__wrapped__", self.run), bound=self._bind)
         checker(*(args or ()), **(kwargs or {}))
 
     def apply(

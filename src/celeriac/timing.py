@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "Deadline", "SystemClock", "backoff", "iso_now"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "Deadline", "SystemClock", "backoff", "iso_now", "jitter"]
 
 
 class Clock(Protocol):
@@ -38,7 +38,12 @@ def iso_now() -> str:
 def backoff(attempt: int, *, base: float = 0.05, cap: float = 5.0) -> float:
     """Seconds to wait before attempt `attempt` (1, 2, …): exponential, capped, with full jitter's upper half."""
     ceiling: float = min(cap, base * 2.0 ** min(attempt - 1, 30))
-    return ceiling * (0.5 + random.random() / 2)
+    return ceiling * (0.5 + jitter() / 2)
+
+
+def jitter() -> float:
+    """A random number from 0 up to 1. The module `random` would be a twentieth of what `import celeriac` costs."""
+    return int.from_bytes(os.urandom(6), "big") / (1 << 48)
 
 
 class Deadline:
