@@ -21,7 +21,7 @@ from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options, mask_url, split_query
 from celeriac.results.memcached_connection import Address, Node, Settings, node_for
 from celeriac.results.memory import refuses
-from celeriac.results.meta_value import group_from, group_value, key_prefix, record_from, value_of
+from celeriac.results.meta_value import group_from, group_value, key_prefix, readable, value_of
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 
 __all__ = ["MemcachedStore"]
@@ -142,7 +142,7 @@ class MemcachedStore:
             found = self._gets(wave)
             for key, (number, record) in list(wave.items()):
                 value, version = found.get(key, (None, None))
-                if refuses(self._current(value), record):
+                if refuses(self._current(key, value), record):
                     refused.append(number)
                     del wave[key]
                 else:
@@ -153,13 +153,12 @@ class MemcachedStore:
                 return refused
         raise OperationalError(f"{self.url}: results were changed by others {ATTEMPTS} times while they were written.")
 
-    def _current(self, value: bytes | None) -> Record | None:
-        """The record of a value, unless it has expired."""
-        if value is None:
+    def _current(self, key: bytes, value: bytes | None) -> Record | None:
+        """The record of a value, unless it has expired or can't be read."""
+        record = readable(key, value) if value is not None else None
+        if record is None or (record.expires_at is not None and record.expires_at <= self._clock.now()):
             return None
-        record = record_from(value)
-        is_over = record.expires_at is not None and record.expires_at <= self._clock.now()
-        return None if is_over else record
+        return record
 
     def get(self, ids: Sequence[str]) -> list[Record | None]:
         """The records, in order."""
@@ -169,7 +168,7 @@ class MemcachedStore:
     def _read(self, ids: Iterable[str]) -> dict[str, Record]:
         keys = {task_id: self._task_key(task_id) for task_id in ids}
         found = self._gets(dict.fromkeys(keys.values()))
-        records = {task_id: self._current(found[key][0]) for task_id, key in keys.items() if key in found}
+        records = {task_id: self._current(key, found[key][0]) for task_id, key in keys.items() if key in found}
         return {task_id: record for task_id, record in records.items() if record is not None}
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> list[Record]:
@@ -217,7 +216,7 @@ class MemcachedStore:
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple, as stock Celery keeps it where it is JSON."""
-        key, stored = self._group_key(group_id), group_value(value)
+        key, stored = self._group_key(group_id), group_value(value, expires_at)
         command = b"set %b 0 %d %d\r\n%b\r\n" % (key, self._expiry(expires_at), len(stored), stored)
         node_for(key, self._nodes).run([command])
 
@@ -225,7 +224,7 @@ class MemcachedStore:
         """The group's result tuple, or None."""
         key = self._group_key(group_id)
         found = self._gets([key]).get(key)
-        return None if found is None else group_from(found[0])
+        return None if found is None else group_from(found[0], self._clock.now())
 
     def forget_group(self, group_id: str) -> None:
         """Delete a group and its chord count."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import math
 import re
 from typing import Any
@@ -22,11 +23,14 @@ import msgspec
 
 from celeriac import compression
 from celeriac.errors import CeleriacError, DecodeError, ImproperlyConfigured
+from celeriac.log import get_logger
 from celeriac.results.base import Record
 from celeriac.safe_repr import saferepr
 from celeriac.wire.results import document, record_from_document
 
-__all__ = ["group_from", "group_value", "key_prefix", "record_from", "value_of"]
+__all__ = ["expiry_of", "group_from", "group_value", "key_prefix", "readable", "record_from", "value_of"]
+
+logger = get_logger("celeriac.results")
 
 _COMPRESSED = b"\0celery-compressed\0"
 #: Bytes that a value may have after decompression.
@@ -39,7 +43,8 @@ _packer = msgspec.msgpack.Encoder()
 _unpacker = msgspec.msgpack.Decoder(Record)
 _parts = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _any_json = msgspec.json.Decoder(msgspec.Raw)
-_GROUP = b'{"result": '
+#: Values that could not be read and that the log has named already.
+_told: set[bytes] = set()
 
 
 def value_of(record: Record, compress: str | None = None) -> bytes:
@@ -153,22 +158,63 @@ def _unsqueezed(value: bytes) -> bytes:
         raise DecodeError(str(exc)) from exc
 
 
-def group_value(value: bytes) -> bytes:
-    """A group's result tuple as stock Celery keeps it, where it is JSON."""
+def readable(key: str | bytes, value: bytes) -> Record | None:
+    """The record of a value; None, and a line in the log, for one that can't be read.
+
+    One damaged value, or one in a format that is not accepted, must not stop a worker that looks for others.
+    """
+    try:
+        return record_from(value)
+    except DecodeError as exc:
+        digest = hashlib.blake2b(value, digest_size=8).digest()
+        if digest not in _told and len(_told) < 10_000:
+            _told.add(digest)
+            logger.warning("the result stored as %s can't be read and counts as missing: %s", _text(key), exc)
+        return None
+
+
+def _text(key: str | bytes) -> str:
+    return key if isinstance(key, str) else key.decode()
+
+
+def expiry_of(key: str, value: bytes) -> float | None:
+    """When a stored value expires; None if it never does, or if a stock worker wrote it and we can't know."""
+    with contextlib.suppress(DecodeError):
+        data = _unsqueezed(value)
+        if _FENCE.search(data, max(0, len(data) - 100)) or _packed(data) or data[:1] >= b"\x81":
+            record = readable(key, value)
+            return record.expires_at if record is not None else None
+    return None
+
+
+def group_value(value: bytes, expires_at: float | None = None) -> bytes:
+    """A group's result tuple as stock Celery keeps it; one that is no JSON stands beside it."""
+    fields: dict[str, Any] = {"result": None}
     try:
         _any_json.decode(value)
+        fields["result"] = msgspec.Raw(value)
     except (msgspec.DecodeError, RecursionError):
-        return value
-    return _GROUP + value + b"}"
+        fields["celeriac_value"] = base64.b64encode(value).decode()
+    if expires_at is not None:
+        fields["celeriac_expires_at"] = expires_at
+    return msgspec.json.encode(fields)
 
 
-def group_from(stored: bytes) -> bytes:
-    """The result tuple in a group's stored value."""
-    if not stored.startswith(b"{"):
-        return stored
+def group_from(stored: bytes, now: float) -> bytes | None:
+    """The result tuple in a group's stored value; None if it has expired.
+
+    Raises:
+        DecodeError: It is no group.
+    """
     try:
-        return bytes(msgspec.json.decode(stored, type=dict[str, msgspec.Raw])["result"])
-    except (msgspec.DecodeError, KeyError) as exc:
+        fields = msgspec.json.decode(stored, type=dict[str, msgspec.Raw])
+        expires_at = msgspec.json.decode(fields.get("celeriac_expires_at", b"null"), type=float | None)
+        if expires_at is not None and expires_at <= now:
+            return None
+        if "celeriac_value" in fields:
+            return msgspec.json.decode(fields["celeriac_value"], type=bytes)
+        return bytes(fields["result"])
+    except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as exc:
         raise DecodeError("a stored group has no result") from exc
 
 

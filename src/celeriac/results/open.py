@@ -23,6 +23,7 @@ STORES = {
     "cache+pylibmc": "celeriac.results.memcached:MemcachedStore",
     "cache+pymemcache": "celeriac.results.memcached:MemcachedStore",
     "db+sqlite": "celeriac.results.sqlite:SqliteStore",
+    "file": "celeriac.results.filesystem:FilesystemStore",
     "memory": "celeriac.results.memory:MemoryStore",
     "redis": "celeriac.results.redis:RedisStore",
     "redis+cluster": "celeriac.results.redis:RedisStore",
