@@ -59,7 +59,7 @@ class CoreStore:
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         if not self.tables.is_ready:
-            self.database.run(lambda _: self.tables.ensure(self.database.engine))
+            self.database.create(self.tables.ensure)
         return self.database.run(work)
 
     def store(self, records: Sequence[Record]) -> list[str]:

@@ -124,12 +124,19 @@ class Engine:
             OperationalError: The database can't be reached, is too slow, or refuses.
             EncodeError: It can't hold one of the values.
         """
+        return self._retried(lambda: self._attempt(work))
+
+    def create(self, work: Callable[[sqlalchemy.Engine], None]) -> None:
+        """Create tables, in whatever transactions that takes. Errors as of `run`."""
+        self._retried(lambda: work(self.engine))
+
+    def _retried(self, work: Callable[[], T]) -> T:
         deadline = time.monotonic() + self.settings.timeout
         attempt = 0
         while True:
             attempt += 1
             try:
-                return self._attempt(work)
+                return work()
             except CeleriacError:
                 raise
             except Exception as error:  # of whatever driver is behind the engine; others pass
