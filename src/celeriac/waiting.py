@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import threading
 from typing import Any
 
@@ -75,7 +76,8 @@ class ResultWaiter:
 def _answer(mine: dict[str, list[_Asker]], ids: list[str], value: Record | Exception) -> None:
     for id in ids:
         for loop, future in mine.pop(id, ()):
-            loop.call_soon_threadsafe(_resolve, future, value)
+            with contextlib.suppress(RuntimeError):  # its loop was closed: nobody waits there any more
+                loop.call_soon_threadsafe(_resolve, future, value)
 
 
 def _resolve(future: asyncio.Future[Any], value: Record | Exception) -> None:

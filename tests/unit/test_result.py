@@ -1,0 +1,259 @@
+"""Results to come: states, waiting, errors, what is recorded, and plain forms."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from celeriac import AsyncResult, Celeriac, EagerResult, result_from_tuple
+from celeriac.errors import TaskRevokedError, TimeoutError
+from celeriac.results.base import Record
+from tests.support.apps import memory_app, run_all
+
+
+@pytest.fixture
+def app() -> Celeriac:
+    return memory_app()
+
+
+@pytest.fixture
+def add(app: Celeriac) -> Any:
+    return app.task(lambda x, y: x + y, name="add")
+
+
+class ShopError(Exception):
+    """A class that is importable here."""
+
+
+def _fail(app: Celeriac, exc: BaseException) -> AsyncResult[Any]:
+    def fail() -> None:
+        raise exc
+
+    result = app.task(fail, name=f"fail-{id(exc)}").delay()
+    run_all(app)
+    return result
+
+
+def test_an_id_is_needed() -> None:
+    """[B-RESULT-001]"""
+    with pytest.raises(ValueError, match="requires a task id"):
+        AsyncResult(None)  # type: ignore[arg-type]
+
+
+def test_what_nobody_knows_is_pending(app: Celeriac) -> None:
+    """[B-RESULT-002, B-RESULT-009, B-RESULT-018]"""
+    result = app.AsyncResult("unknown")
+    assert (result.state, result.status, result.result, result.info) == ("PENDING", "PENDING", None, None)
+    assert (result.ready(), result.successful(), result.failed(), result.exists()) == (False, False, False, False)
+    assert (result.traceback, result.date_done, result.children, result.maybe_throw()) == (None, None, None, None)
+
+
+def test_the_value(app: Celeriac, add: Any) -> None:
+    """[B-RESULT-003, B-RESULT-006, B-RESULT-008, B-RESULT-010, B-RESULT-013]"""
+    result = add.delay(1, 2)
+    run_all(app)
+    seen: list[Any] = []
+    assert result.get(timeout=1, callback=lambda *given: seen.append(given)) == 3
+    assert seen == [(result.id, 3)]
+    assert (result.state, result.status, result.result, result.info) == ("SUCCESS", "SUCCESS", 3, 3)
+    assert (result.ready(), result.successful(), result.failed(), result.exists()) == (True, True, False, True)
+    assert result.date_done is not None
+    assert abs(result.date_done - datetime.now(UTC)) < timedelta(minutes=1)
+    assert result.wait() == 3
+
+
+def test_the_error(app: Celeriac) -> None:
+    """[B-RESULT-003, B-RESULT-004, B-RESULT-008, B-RESULT-011]"""
+    result = _fail(app, ShopError("sold out", 3))
+    with pytest.raises(ShopError) as caught:
+        result.get(timeout=1)
+    assert caught.value.args == ("sold out", 3)
+    assert "raise exc" in str(caught.value.__cause__)
+    assert isinstance(result.get(propagate=False), ShopError)
+    assert isinstance(result.result, ShopError)
+    assert (result.state, result.ready(), result.successful(), result.failed()) == ("FAILURE", True, False, True)
+    assert result.traceback is not None
+    assert result.traceback.startswith("Traceback")
+    with pytest.raises(ShopError):
+        result.maybe_throw()
+    assert isinstance(result.maybe_throw(propagate=False), ShopError)
+
+
+def test_an_error_of_an_unknown_class_keeps_its_name(app: Celeriac) -> None:
+    """[B-RESULT-025]"""
+
+    class HiddenError(Exception):
+        pass
+
+    result = _fail(app, HiddenError("text"))
+    with pytest.raises(Exception, match="text") as caught:
+        result.get(timeout=1)
+    assert type(caught.value).__name__ == "HiddenError"
+
+
+def test_a_revoked_task_raises(app: Celeriac) -> None:
+    app.backend.store([Record(id="i", state="REVOKED", result=b"null")])  # type: ignore[union-attr]
+    with pytest.raises(TaskRevokedError, match="revoked"):
+        app.AsyncResult("i").get(timeout=1)
+
+
+def test_waiting_ends_in_time_and_the_task_goes_on(app: Celeriac, add: Any) -> None:
+    """[B-RESULT-005]"""
+    result = add.delay(1, 2)
+    with pytest.raises(TimeoutError, match=rf"Task {result.id} has no result after 0.01 seconds \(state: PENDING\)"):
+        result.get(timeout=0.01)
+    with pytest.raises(result.TimeoutError):
+        asyncio.run(result.aget(timeout=0.01))
+    run_all(app)
+    assert result.get(timeout=0) == 3
+
+
+def test_waiting_ends_when_the_result_comes(app: Celeriac, add: Any) -> None:
+    result = add.delay(1, 2)
+    got: list[Any] = []
+    thread = threading.Thread(target=lambda: got.append(result.get(timeout=20)))
+    thread.start()
+    run_all(app)
+    thread.join(20)
+    assert got == [3]
+
+
+def test_many_coroutines_wait_with_few_threads(app: Celeriac, add: Any) -> None:
+    async def wait() -> list[int]:
+        results = [await add.adelay(n, n) for n in range(50)]
+        waiting = [asyncio.ensure_future(result.aget(timeout=20)) for result in results]
+        await asyncio.sleep(0)
+        assert sum(thread.name == "celeriac-results" for thread in threading.enumerate()) <= 4
+        await asyncio.to_thread(run_all, app)
+        return list(await asyncio.gather(*waiting))
+
+    assert asyncio.run(wait()) == [2 * n for n in range(50)]
+
+
+def test_what_is_recorded_with_extended_results() -> None:
+    """[B-RESULT-020]"""
+    app = memory_app(result_extended=True)
+    app.task(lambda x, y=0: x, name="t")
+    plain, extended = memory_app().AsyncResult("i"), app.send_task("t", ({"a": 1},), {"y": 2})
+    run_all(app)
+    assert (extended.name, extended.args, extended.kwargs) == ("t", [{"a": 1}], {"y": 2})
+    assert (extended.worker, extended.retries, extended.queue) == ("unit@test", 0, "celery")
+    assert (plain.name, plain.args, plain.worker) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "lifetime"),
+    [
+        ({"result_expires": 60}, "SUCCESS", 60),
+        ({"result_expires": timedelta(minutes=2)}, "SUCCESS", 120),
+        ({"result_expires": None}, "SUCCESS", None),
+        ({"result_expires": 0}, "SUCCESS", None),
+        ({}, "SUCCESS", 86400),
+        ({"result_expires": 60, "result_failure_expires": 5}, "FAILURE", 5),
+        ({"result_expires": 60}, "FAILURE", 60),
+    ],
+)
+def test_how_long_a_result_is_kept(settings: dict[str, Any], state: str, lifetime: float | None) -> None:
+    """[B-RESULT-021]"""
+    app = memory_app(**settings)
+    app.task(lambda x: 1 / x, name="t")
+    app.send_task("t", (1 if state == "SUCCESS" else 0,))
+    before = time.time()
+    (outcome,) = run_all(app)
+    assert outcome.record is not None
+    assert outcome.state == state
+    if lifetime is None:
+        assert outcome.record.expires_at is None
+    else:
+        assert outcome.record.expires_at == pytest.approx(before + lifetime, abs=5)
+
+
+def test_forgetting_deletes_it_and_its_parents(app: Celeriac, add: Any) -> None:
+    """[B-RESULT-014]"""
+    parent, child = add.delay(1, 1), add.delay(2, 2)
+    run_all(app)
+    child.parent = parent
+    assert (child.get(timeout=1), parent.state) == (4, "SUCCESS")
+    child.forget()
+    assert (child.state, parent.state) == ("PENDING", "PENDING")
+
+
+def test_an_error_of_a_parent_is_raised(app: Celeriac, add: Any) -> None:
+    """[B-RESULT-012]"""
+    failed = _fail(app, ShopError("parent"))
+    child = app.AsyncResult("never", parent=failed)
+    with pytest.raises(ShopError, match="parent"):
+        child.get(timeout=1)
+
+
+def test_without_a_store_there_is_nothing_to_ask() -> None:
+    """[B-RESULT-024 differs on purpose]: the state raises the same clear error as `get`."""
+    app = memory_app(backend="disabled://")
+    result = app.send_task("t")
+    for ask in (result.get, lambda: result.state, result.ready, result.forget, lambda: asyncio.run(result.aget())):
+        with pytest.raises(NotImplementedError, match="No result backend is configured: set `result_backend`"):
+            ask()
+
+
+def test_equality_and_texts(app: Celeriac) -> None:
+    """[B-RESULT-015]"""
+    result = app.AsyncResult("i")
+    assert result == app.AsyncResult("i") == "i"
+    assert result != app.AsyncResult("j")
+    assert result != 5
+    assert {result, AsyncResult("i")} == {result}
+    assert (str(result), repr(result), result.task_id) == ("i", "<AsyncResult: i>", "i")
+    assert copy.copy(result) == result
+    assert pickle.loads(pickle.dumps(AsyncResult("i", parent=AsyncResult("p")))).parent == "p"
+
+
+def test_plain_forms(app: Celeriac) -> None:
+    """[B-RESULT-016]"""
+    result = app.AsyncResult("c", parent=app.AsyncResult("b", parent=app.AsyncResult("a")))
+    form = result.as_tuple()
+    assert form == (("c", (("b", (("a", None), None)), None)), None)
+    again = result_from_tuple(form, app)
+    assert again == result
+    assert again.parent == "b"
+    assert again.parent.parent == "a"
+    assert again.app is app
+    assert result.as_list() == ["c", "b", "a"]
+    assert result_from_tuple(["c", None], app) == "c"
+    assert result_from_tuple(result) is result
+
+
+def test_a_task_that_returns_a_result_stands_for_it(app: Celeriac, add: Any) -> None:
+    outer = app.task(lambda: add.delay(1, 2), name="outer").delay()
+    run_all(app)
+    inner = result_from_tuple(outer.get(timeout=1), app)
+    assert inner.get(timeout=1) == 3
+
+
+def test_an_eager_result(app: Celeriac) -> None:
+    """[B-RESULT-037]"""
+    done = EagerResult("i", 5, "SUCCESS")
+    assert (done.get(), done.result, done.state, done.ready(), done.successful(), str(done)) == (
+        5,
+        5,
+        "SUCCESS",
+        True,
+        True,
+        "i",
+    )
+    assert asyncio.run(done.aget()) == 5
+    failed = EagerResult("i", ShopError("x"), "FAILURE", "Traceback …")
+    assert (failed.failed(), failed.traceback) == (True, "Traceback …")
+    assert isinstance(failed.get(propagate=False), ShopError)
+    with pytest.raises(ShopError, match="x"):
+        failed.get()
+    done.revoke()
+    assert done.state == "REVOKED"
+    assert repr(done) == "<EagerResult: i>"
+    done.forget()
