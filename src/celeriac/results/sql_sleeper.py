@@ -18,6 +18,8 @@ __all__ = ["PollingRouser", "Sleeper"]
 
 #: First and longest pause between two looks, in seconds.
 SHORTEST, LONGEST = 0.005, 0.25
+#: Letters that are kept for one who doesn't look.
+LETTERS = 50_000
 
 
 class Sleeper:
@@ -48,6 +50,11 @@ class Sleeper:
             seconds = min(seconds, self._pause)
             self._pause = min(self._pause * 1.5, LONGEST)
         return self._event.wait(seconds)
+
+    def was_busy(self, is_busy: bool) -> None:
+        """After something came: one who polls looks again soon."""
+        if is_busy:
+            self._pause = SHORTEST
 
     def wake(self) -> None:
         """End the sleep, or the next one."""
@@ -103,6 +110,8 @@ class PollingRouser:
         with self._lock:
             for want in wants:
                 for sleeper in self._sleepers.get(want, ()):
+                    if len(sleeper.letters) >= LETTERS:  # one who never looks must not fill the memory
+                        del sleeper.letters[: LETTERS // 2]
                     sleeper.letters.append((want, payload))
                     sleeper.wake()
 

@@ -24,8 +24,6 @@ _DRIVERS = {
     "psycopg": "postgresql", "psycopg2": "postgresql", "pg8000": "postgresql", "psycopg_pool": "postgresql",
     "pymysql": "mysql", "MySQLdb": "mysql", "mysql": "mysql", "mariadb": "mysql", "sqlite3": "sqlite",
 }  # fmt: skip
-_INSERT = """INSERT INTO {table} (state, queue, priority, due_at, head, body)
-VALUES (:state, :queue, :priority, :due_at, :head, :body)"""
 _PARAMETER = re.compile(r":([a-z_]+)")
 
 
@@ -69,13 +67,13 @@ class UserConnection:
         # Django's wrappers and the like say it themselves; of an unknown driver we believe what the user says.
         return str(getattr(connection, "vendor", self._family))
 
-    def insert(self, table: str, rows: Sequence[Row]) -> None:
-        """Insert messages."""
+    def insert(self, sql: str, rows: Sequence[Row]) -> None:
+        """Insert messages by a statement with the parameters state, queue, priority, due_at, head and body."""
         now = time.time()
         for queue, priority, due_at, head, body in rows:
             state = 2 if due_at is not None and due_at > now else 0
             values = {"state": state, "queue": queue, "priority": priority, "due_at": due_at, "head": head, "body": body}
-            self.execute(_INSERT.format(table=table), values)
+            self.execute(sql, values)
 
     def execute(self, sql: str, values: Mapping[str, Any]) -> list[Any]:
         """Run one statement with parameters `:name`; returns its rows."""

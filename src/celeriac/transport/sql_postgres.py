@@ -99,7 +99,7 @@ class PostgresTransport(SqlTransport):
         rows, wants = self._rows(messages)
         self._database.ready()  # the tables, if this is the first use
         user = UserConnection(connection, "postgresql", "PostgreSQL", self.url)
-        user.insert(quoted(self._messages.found_schema, "celeriac_messages"), rows)
+        user.insert(self._messages.enqueue.format(table=quoted(self._messages.found_schema, "celeriac_messages")), rows)
         # Not left out when nobody waits: to know that would need a lock for as long as the user's transaction lasts.
         for channel in self._addresses(wants)[0]:
             user.execute("SELECT pg_notify(:channel, '')", {"channel": channel})

@@ -13,6 +13,7 @@ from typing import Any
 from celeriac.results.sql_connection import Connection
 from celeriac.results.sql_schema import NOW, creating, quoted, version_of
 from celeriac.results.sql_settings import SqlSettings
+from celeriac.transport.base import QueueSize
 from celeriac.transport.sql_messages import Cursor, MessageTables, Row, Token
 
 __all__ = ["PostgresMessages"]
@@ -226,6 +227,25 @@ class PostgresMessages(MessageTables):
     def start(self, cursor: Cursor, rows: Sequence[tuple[int, int, int]]) -> None:
         """Write the number of starts."""
         cursor.execute(self._sql["start"], _columns(sorted(rows)))
+
+    def size(self, cursor: Cursor, queue: str) -> QueueSize:
+        """Count a queue's messages."""
+        count = f"(SELECT count(*) FROM {self.messages} WHERE queue = %s AND state = "
+        cursor.execute(
+            f"SELECT {count} 0), {count} 1 AND lease_until > {self.now}), {count} 1 AND lease_until <= {self.now}),"
+            f" {count} 2 AND due_at > {self.now}), {count} 2 AND due_at <= {self.now})",
+            (queue,) * 5,
+        )
+        [(ready, leased, over, delayed, due)] = cursor.fetchall()
+        return QueueSize(ready=ready + over + due, delayed=delayed, leased=leased)
+
+    def purge(self, cursor: Cursor, queue: str) -> int:
+        """Delete what is not on lease."""
+        deleted = 0
+        for condition in ("state = 0", "state = 2", f"state = 1 AND lease_until <= {self.now}"):
+            cursor.execute(f"DELETE FROM {self.messages} WHERE queue = %s AND {condition}", (queue,))
+            deleted += cursor.rowcount
+        return deleted
 
     def _change(self, cursor: Cursor, name: str, rows: Sequence[tuple[Any, ...]], *first: Any) -> set[Token]:
         # In the order of their ids, so that two batches that share messages don't wait for each other in a circle.
