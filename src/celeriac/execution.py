@@ -340,7 +340,7 @@ def give_up(environment: Environment, execution: Execution, exc: Exception) -> O
     Runners call it, too, for an outcome that can't be sent.
     """
     message = execution.message
-    logger.exception("Task %s[%s]: can't be run", message.task, message.id)
+    logger.error("Task %s[%s]: can't be run", message.task, message.id, exc_info=exc)
     context = Context(id=message.id, task=message.task, deliveries=execution.deliveries)
     if signals.task_internal_error.receivers:
         signals.task_internal_error.send(
