@@ -35,7 +35,7 @@ _NOTHING = object()  # what the parser says while a reply is incomplete
 #: Bytes per read from the socket.
 _CHUNK = 65536
 #: A connection that was idle this long is looked at before it is used: the server may have closed it. In seconds.
-_IDLE = 1.0
+_IDLE = 0.05
 
 
 class Connection:
