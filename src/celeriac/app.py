@@ -452,7 +452,7 @@ class Celeriac:
             found = self.__dict__.get("backend")
             if found is None:
                 found = self.__dict__["backend"] = open_store(
-                    self._url(url), self.conf.result_backend_transport_options
+                    self._url(url), self.conf.result_backend_transport_options, self.conf
                 )
             return found
 

@@ -27,7 +27,7 @@ def find_factory(url: str, table: Mapping[str, str], group: str, what: str) -> C
 
     Args:
         url: As the user wrote it.
-        table: Scheme to "module:factory".
+        table: Scheme to "module:factory"; "db+*" stands for all that begin with "db+".
         group: Name of the entry point group for schemes that are not in the table.
         what: "broker" or "result backend", for messages.
 
@@ -42,14 +42,14 @@ def find_factory(url: str, table: Mapping[str, str], group: str, what: str) -> C
         hint = f" Write {url + '://'!r}." if url in table else ""
         shown = f"{url!r} is not a {what} URL: it" if _HARMLESS.fullmatch(url) else f"The {what} URL"
         raise ImproperlyConfigured(f"{shown} must start with 'scheme://', as 'sqlite:///celeriac.db' does.{hint}")
-    target = table.get(scheme)
+    target = table.get(scheme) or table.get(scheme.partition("+")[0] + "+*")
     if target is not None:
         module, _, name = target.partition(":")
         return _load(lambda: getattr(importlib.import_module(module), name), scheme, what)
     offered = {entry.name: entry for entry in entry_points(group=group)}
     if scheme in offered:
         return _load(offered[scheme].load, scheme, what)
-    known = sorted({*table, *offered})
+    known = sorted({name for name in (*table, *offered) if not name.endswith("+*")})
     raise ImproperlyConfigured(
         f"No {what} driver for {scheme!r} in {mask_url(url)!r}; known are {', '.join(known)}.{near_match(scheme, known)}"
     )

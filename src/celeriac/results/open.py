@@ -16,15 +16,23 @@ __all__ = ["ENTRY_POINT_GROUP", "STORES", "open_store"]
 
 ENTRY_POINT_GROUP = "celeriac.results"
 
-#: URL scheme to "module:factory"; a factory takes (url, options).
+#: URL scheme to "module:factory"; a factory takes (url, options). "db+*" are all schemes that begin with "db+".
 STORES = {
     "cache+memcached": "celeriac.results.memcached:MemcachedStore",
     "cache+memory": "celeriac.results.memory:MemoryStore",
     "cache+pylibmc": "celeriac.results.memcached:MemcachedStore",
     "cache+pymemcache": "celeriac.results.memcached:MemcachedStore",
-    "db+sqlite": "celeriac.results.sqlite:SqliteStore",
+    "db+*": "celeriac.results.sql_open:open_sql_store",
+    "db+sqlite": "celeriac.results.sql_open:open_sql_store",
     "file": "celeriac.results.filesystem:FilesystemStore",
+    "mariadb": "celeriac.results.sql_open:open_sql_store",
+    "mariadb+*": "celeriac.results.sql_open:open_sql_store",
     "memory": "celeriac.results.memory:MemoryStore",
+    "mysql": "celeriac.results.sql_open:open_sql_store",
+    "mysql+*": "celeriac.results.sql_open:open_sql_store",
+    "postgres": "celeriac.results.sql_open:open_sql_store",
+    "postgresql": "celeriac.results.sql_open:open_sql_store",
+    "postgresql+*": "celeriac.results.sql_open:open_sql_store",
     "redis": "celeriac.results.redis:RedisStore",
     "redis+cluster": "celeriac.results.redis:RedisStore",
     "redis+socket": "celeriac.results.redis:RedisStore",
@@ -32,20 +40,40 @@ STORES = {
     "rediss+cluster": "celeriac.results.redis:RedisStore",
     "sentinel": "celeriac.results.redis:RedisStore",
     "socket": "celeriac.results.redis:RedisStore",
+    "sqla+*": "celeriac.results.sql_open:open_sql_store",
     "sqla+sqlite": "celeriac.results.sqlite:SqliteStore",
     "sqlite": "celeriac.results.sqlite:SqliteStore",
 }
 
 
-def open_store(url: str, options: Mapping[str, Any] | None = None) -> ResultStore:
+#: First part of a scheme → prefix of the settings that its driver takes as options, without that prefix.
+SETTINGS = {name: "database_" for name in ("db", "mariadb", "mysql", "postgres", "postgresql", "sqla")}
+
+
+def open_store(
+    url: str, options: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+) -> ResultStore:
     """Open the result store at `url`, without connecting yet.
 
     Args:
         url: For example `sqlite:///celeriac.db`.
         options: The driver's options (`result_backend_transport_options`); the URL's query has precedence.
+        settings: The app's settings: those of the driver's kind (`database_table_names`, …) are options as well.
 
     Raises:
         ImproperlyConfigured: The URL or an option is wrong, or the driver's library is not installed.
     """
     factory = find_factory(url, STORES, ENTRY_POINT_GROUP, "result backend")
-    return cast("ResultStore", factory(url, dict(options or {})))
+    return cast("ResultStore", factory(url, {**_from_settings(url, settings or {}), **(options or {})}))
+
+
+def _from_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = SETTINGS.get(url.partition("://")[0].partition("+")[0])
+    if prefix is None:
+        return {}
+    # A setting that is None or empty says nothing; the URL of Celery 3 has another place by now.
+    return {
+        name.removeprefix(prefix): settings[name]
+        for name in settings
+        if name.startswith(prefix) and name != "database_url" and settings[name]
+    }

@@ -8,6 +8,7 @@ and the race of two who insert the same row, are tried again inside; errors name
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import select
@@ -105,7 +106,7 @@ class Engine:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         if settings.engine_callback is not None:
-            settings.engine_callback(engine)
+            _function(settings.engine_callback)(engine)
         return engine
 
     def _prepare_mysql(self, connection: Any, _: Any) -> None:
@@ -183,6 +184,17 @@ class Engine:
         if self._engine is not None and self._pid == os.getpid():
             self._engine.dispose()
             self._engine = None
+
+
+def _function(given: Any) -> Callable[[Any], Any]:
+    """The setting database_engine_callback: a function, or its path as "package.module.function"."""
+    if not isinstance(given, str):
+        return given  # type: ignore[no-any-return]
+    module, _, name = given.replace(":", ".").rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ImproperlyConfigured(f"database_engine_callback {given!r} can't be imported: {error}") from error
 
 
 def _connect_args(url: sqlalchemy.URL, timeout: float) -> dict[str, Any]:

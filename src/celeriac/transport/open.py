@@ -16,17 +16,31 @@ __all__ = ["ENTRY_POINT_GROUP", "TRANSPORTS", "open_transport"]
 
 ENTRY_POINT_GROUP = "celeriac.transports"
 
-#: URL scheme to "module:factory"; a factory takes (url, options).
+#: URL scheme to "module:factory"; a factory takes (url, options). "db+*" are all schemes that begin with "db+".
 TRANSPORTS = {
+    "amqp": "celeriac.transport.amqp:AmqpTransport",
+    "amqps": "celeriac.transport.amqp:AmqpTransport",
+    "db+*": "celeriac.transport.sql_open:open_sql_transport",
     "db+sqlite": "celeriac.transport.sqlite:SqliteTransport",
+    "librabbitmq": "celeriac.transport.amqp:AmqpTransport",
+    "mariadb": "celeriac.transport.sql_mysql:MysqlTransport",
+    "mariadb+*": "celeriac.transport.sql_open:open_sql_transport",
     "memory": "celeriac.transport.memory:MemoryTransport",
+    "mysql": "celeriac.transport.sql_mysql:MysqlTransport",
+    "mysql+*": "celeriac.transport.sql_open:open_sql_transport",
+    "postgres": "celeriac.transport.sql_postgres:PostgresTransport",
+    "postgresql": "celeriac.transport.sql_postgres:PostgresTransport",
+    "postgresql+*": "celeriac.transport.sql_open:open_sql_transport",
+    "pyamqp": "celeriac.transport.amqp:AmqpTransport",
     "redis": "celeriac.transport.redis:RedisTransport",
     "redis+cluster": "celeriac.transport.redis:RedisTransport",
     "redis+socket": "celeriac.transport.redis:RedisTransport",
     "rediss": "celeriac.transport.redis:RedisTransport",
     "rediss+cluster": "celeriac.transport.redis:RedisTransport",
     "sentinel": "celeriac.transport.redis:RedisTransport",
+    "sqla+*": "celeriac.transport.sql_open:open_sql_transport",
     "sqla+sqlite": "celeriac.transport.sqlite:SqliteTransport",
+    "sqlalchemy+*": "celeriac.transport.sql_open:open_sql_transport",
     "sqlite": "celeriac.transport.sqlite:SqliteTransport",
 }
 

@@ -120,7 +120,7 @@ class Supervisor:
             _first(conf.broker_read_url), conf.broker_transport_options
         )
         if self.store is None and conf.result_backend not in (None, "disabled", "disabled://"):
-            self.store = open_store(_first(conf.result_backend), conf.result_backend_transport_options)
+            self.store = open_store(_first(conf.result_backend), conf.result_backend_transport_options, conf)
         self._rules = Rules(
             known=self.hello.tasks,
             max_deliveries=conf.task_max_deliveries,
