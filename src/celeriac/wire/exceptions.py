@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from celeriac import codec, errors
@@ -56,7 +56,7 @@ def _form(exc: BaseException, serializer: str, causes: int) -> dict[str, Any]:
         "exc_message": [_item(item, serializer) for item in args],
         "exc_module": _module(kind),
     }
-    if isinstance(kind.__str__, FunctionType) and kind.__module__ != errors.__name__:
+    if _has_own_text(kind):
         text = _text(exc)
         if text != _default_text(args):
             form["exc_text"] = text
@@ -67,6 +67,12 @@ def _form(exc: BaseException, serializer: str, causes: int) -> dict[str, Any]:
     if cause is not None and cause is not exc and causes > 0:  # the count also ends longer loops
         form["exc_cause"] = _form(cause, serializer, causes - 1)
     return form
+
+
+def _has_own_text(kind: type) -> bool:
+    """Whether its text is made by a class of others: in Python, or in C or Rust as pydantic's."""
+    maker = next(base for base in kind.__mro__ if "__str__" in vars(base))
+    return maker.__module__ not in ("builtins", errors.__name__)
 
 
 def _module(kind: type) -> str:
