@@ -155,17 +155,26 @@ def connect(settings: Settings, address: tuple[str, int] | str) -> socket.socket
     """A connected socket, with TLS where it is asked for."""
     if isinstance(address, str):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(settings.connect_timeout)
-        sock.connect(address)
     else:
         sock = socket.create_connection(address, settings.connect_timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if settings.keepalive:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if settings.tls is not None:
-            sock = tls_context(settings.tls).wrap_socket(sock, server_hostname=address[0])
-    sock.settimeout(settings.timeout)
+    try:
+        sock.settimeout(settings.connect_timeout)
+        if isinstance(address, str):
+            sock.connect(address)
+        else:
+            sock = _prepared(sock, settings, address[0])
+        sock.settimeout(settings.timeout)
+    except BaseException:
+        sock.close()
+        raise
     return sock
+
+
+def _prepared(sock: socket.socket, settings: Settings, host: str) -> socket.socket:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if settings.keepalive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock if settings.tls is None else tls_context(settings.tls).wrap_socket(sock, server_hostname=host)
 
 
 def tls_context(options: dict[str, Any]) -> ssl.SSLContext:

@@ -68,17 +68,29 @@ def _document(record: Record) -> bytes:
 
 
 def _foreign(record: Record, compress: str | None) -> bytes:
-    """The value of a record that needs a companion."""
-    if record.content_type == _JSON and not _is_json(record):
+    """The value of a record that needs a companion. What peers can't decode is text to them, rather than an error."""
+    if record.content_type != _JSON or _is_json(record):
+        try:
+            return document(record, compress)
+        except CeleriacError:
+            value = _readable(record)  # a serializer that is registered in the app, but not in this process
+    else:
         try:
             value = document(record)
             json.loads(value)  # as stock Celery reads it: NaN is allowed
         except (CeleriacError, ValueError):
-            readable = _to_json(record.result.decode(errors="replace"))
-            value = document(msgspec.structs.replace(record, result=readable, args=None, kwargs=None))
-        value = value[:-1] + _APART
-        return _squeezed(value, compress) if compress else value
-    return document(record, compress)
+            value = _readable(record)
+    value = value[:-1] + _APART
+    return _squeezed(value, compress) if compress else value
+
+
+def _readable(record: Record) -> bytes:
+    text = _to_json(record.result.decode(errors="replace"))
+    return document(
+        msgspec.structs.replace(
+            record, result=text, content_type=_JSON, content_encoding="utf-8", args=None, kwargs=None
+        )
+    )  # fmt: skip
 
 
 def _squeezed(value: bytes, compress: str) -> bytes:
