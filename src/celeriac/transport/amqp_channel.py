@@ -8,7 +8,8 @@ is gone, raises the reason from then on and is replaced by its owner.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,6 +43,7 @@ class Letter(NamedTuple):
     Attributes:
         properties: Encoded already, as an object that pika takes.
         queue: The queue that it is for; "" if an exchange decides.
+        id: Of its task, for messages to people.
         is_mandatory: Whether it comes back when no queue takes it.
     """
 
@@ -50,6 +52,7 @@ class Letter(NamedTuple):
     properties: Any
     body: bytes
     queue: str = ""
+    id: str = ""
     is_mandatory: bool = True
 
 
@@ -92,8 +95,8 @@ class Channel:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.error: OperationalError | None = None
-        #: Pushed messages, and None for each reason to look up: an interrupt, a cancelled consumer, the end.
-        self.inbox: SimpleQueue[Pushed | None] = SimpleQueue()
+        #: Pushed messages, oldest first.
+        self.inbox: deque[Pushed] = deque()
         #: Consumers that the server has ended (their queue is gone).
         self.cancelled: set[str] = set()
         #: (exchange, routing key) of messages that no queue took.
@@ -103,6 +106,8 @@ class Channel:
         self._answers: SimpleQueue[Any] = SimpleQueue()
         self._unconfirmed: dict[int, Batch] = {}
         self._next_tag = 1
+        self._arrival = threading.Condition()
+        self._waiting = 0
 
     # called by any thread
 
@@ -140,6 +145,23 @@ class Channel:
         if self.error is not None:  # perhaps it ended before it was told of the batch
             batch.fail(self.error)
         return batch
+
+    def wait(self, seconds: float, has_changed: Callable[[], bool]) -> None:
+        """Wait until a message is pushed, a consumer or the channel ends, or `wake` was called after a change."""
+        with self._arrival:
+            self._waiting += 1
+            try:
+                self._arrival.wait_for(
+                    lambda: self.inbox or self.cancelled or self.error is not None or has_changed(), seconds
+                )
+            finally:
+                self._waiting -= 1
+
+    def wake(self) -> None:
+        """Let those who wait look."""
+        if self._waiting:
+            with self._arrival:
+                self._arrival.notify_all()
 
     def close(self) -> None:
         """Close it at the server, without waiting."""
@@ -180,12 +202,16 @@ class Channel:
             for verb, arguments in requests:
                 if verb == "basic_consume":
                     arguments = {**arguments, "on_message_callback": self._on_message}
+                elif verb == "basic_cancel" and arguments["consumer_tag"] not in self._channel.consumer_tags:
+                    answers.put(verb)  # the server has ended it already; pika would ask nothing
+                    continue
                 getattr(self._channel, verb)(callback=lambda frame: answers.put(frame.method), **arguments)
         except Exception as exc:  # whatever pika says of the arguments belongs to the asker
             answers.put(None if self.error is not None else exc)
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self.inbox.put(Pushed(method, properties.raw, body))
+        self.inbox.append(Pushed(method, properties.raw, body))
+        self.wake()
 
     def _on_settling(self, acks: Sequence[tuple[int, bool]], requeues: Sequence[int]) -> None:
         if self.error is None and self._channel.is_open:
@@ -198,7 +224,7 @@ class Channel:
         if self.error is not None or not self._channel.is_open:
             batch.fail(self.error or OperationalError(f"{self.connection.name}: channel closed"))
             return
-        for exchange, routing_key, properties, body, _queue, is_mandatory in letters:
+        for exchange, routing_key, properties, body, _queue, _id, is_mandatory in letters:
             self._unconfirmed[self._next_tag] = batch
             self._next_tag += 1
             self._channel.basic_publish(exchange, routing_key, body, properties, is_mandatory)
@@ -219,7 +245,7 @@ class Channel:
 
     def _on_cancel(self, frame: Any) -> None:
         self.cancelled.add(frame.method.consumer_tag)
-        self.inbox.put(None)
+        self.wake()
 
     def _on_leaving(self) -> None:
         if self._channel is not None and self._channel.is_open:
@@ -235,7 +261,7 @@ class Channel:
             self.error = error
             self.connection.forget(self)
         self._answers.put(None)
-        self.inbox.put(None)
+        self.wake()
         waiting, self._unconfirmed = self._unconfirmed, {}
         for batch in set(waiting.values()):
             batch.fail(error)

@@ -256,7 +256,11 @@ def _parameters(endpoint: Endpoint, purpose: str, seconds: float) -> Any:
 def _words(reason: Any) -> str:
     """What pika says, in one line: the innermost of its nested errors."""
     while True:
-        nested = (getattr(reason, "exception", None), *(getattr(reason, "exceptions", None) or ())[-1:], *reason.args[:1])
+        nested = (
+            getattr(reason, "exception", None),
+            *(getattr(reason, "exceptions", None) or ())[-1:],
+            *reason.args[:1],
+        )
         inner = next((each for each in nested if isinstance(each, BaseException)), None)
         if inner is None:
             break

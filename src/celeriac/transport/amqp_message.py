@@ -133,10 +133,9 @@ def read(pushed: Pushed, queue: str) -> Envelope:
         transient=properties.delivery_mode == 1,
         properties=_free(properties),
     )
-    if not own:
-        return Envelope(message)
-    deliveries = _count(own, DELIVERIES) + _count(own, "x-delivery-count")
-    return Envelope(message, deliveries, _count(own, STARTS))
+    # Quorum queues count; of classic ones it is only known that it was delivered before.
+    returns = _count(own, "x-delivery-count") if "x-delivery-count" in own else int(pushed.method.redelivered)
+    return Envelope(message, _count(own, DELIVERIES) + returns, _count(own, STARTS))
 
 
 def _without_special(headers: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -191,7 +191,7 @@ def make_letter(exchange: str, key: str, properties: Properties, message: Messag
         raise MessageTooLarge(
             f"The headers of message {message.id!r} take {len(header)} bytes; RabbitMQ takes {_MAX_HEADERS}."
         )
-    return Letter(exchange, key, RawProperties(header), message.body, queue)
+    return Letter(exchange, key, RawProperties(header), message.body, queue, message.id)
 
 
 def _windows(letters: Sequence[Letter]) -> list[Sequence[Letter]]:
@@ -223,8 +223,8 @@ def _came_back(window: _Window) -> list[Letter]:
     for letter in missing:
         if not letter.queue:
             raise QueueNotFound(
-                f"No queue is bound to exchange {letter.exchange!r} for routing key {letter.routing_key!r}: the message was"
-                " not sent."
+                f"No queue is bound to exchange {letter.exchange!r} for routing key {letter.routing_key!r}: message"
+                f" {letter.id!r} was not sent."
             )
     return missing
 

@@ -17,7 +17,7 @@ from celeriac.transport import amqp_delay as delay
 from celeriac.transport.amqp_channel import ChannelClosed
 from celeriac.transport.amqp_connection import Connection
 from celeriac.transport.amqp_link import Link
-from celeriac.transport.amqp_request import Request, bind_exchange, bind_queue, define, look_up
+from celeriac.transport.amqp_request import Request, bind_exchange, bind_queue, declare_queue, define, look_up
 
 __all__ = ["NOT_FOUND", "PRECONDITION", "Topology"]
 
@@ -29,12 +29,12 @@ class Topology:
 
     Args:
         link: Where it is declared.
+        known: Definitions by name, of queues that were declared or had to be made up.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, known: dict[str, Queue]) -> None:
         self._link = link
-        #: Definitions by name, of queues that were declared or had to be made up.
-        self.known: dict[str, Queue] = {}
+        self.known = known
         #: Exchanges whose delayed messages pass Celery's own way: names of topic exchanges beside quorum queues.
         self.delaying_exchanges: set[str] = set()
         self._made: set[str] = set()
@@ -99,6 +99,16 @@ class Topology:
         self._ensure_chain(deadline)
         self._link.ask(delay.queue_binding(name), deadline=deadline)
         self._remember(f"delay {name}")
+
+    def ensure_dead(self, name: str, deadline: Deadline) -> None:
+        """Make a queue of dead letters exist."""
+        self.ensure_exchange(name, declare_queue(name), deadline)
+
+    def ensure_exchange(self, name: str, request: Request, deadline: Deadline) -> None:
+        """Make something exist by this request."""
+        if not self._has(f"queue {name}"):
+            self._link.ask(request, deadline=deadline)
+            self._remember(f"queue {name}")
 
     def _ensure_chain(self, deadline: Deadline) -> None:
         if self._has("chain"):
