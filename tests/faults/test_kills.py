@@ -54,12 +54,18 @@ class Killer:
         if victim == "zygote":
             for pid in zygote_pids(self.worker):
                 kill(pid, signal.SIGKILL)
+            # Without its first zygote a worker can't know its app, and says so. Later it starts another one.
+            if "died" in self.worker.wait_output(r"ready\.|the process that imports the app has died")[0]:
+                self._start_again(expected=1)
             return
         if victim == "supervisor":
             self.worker.kill(signal.SIGKILL)
         else:
             self.worker.kill_tree(signal.SIGKILL)
-        assert self.worker.wait() == -signal.SIGKILL, self.worker.output
+        self._start_again(expected=-signal.SIGKILL)
+
+    def _start_again(self, expected: int) -> None:
+        assert self.worker.wait() == expected, self.worker.output
         self.deaths.append(now())
         self.worker = self.rig.worker("-c", "2", ready=self.random.random() < 0.7)
 
