@@ -25,6 +25,7 @@ TRANSPORTS = {
     "librabbitmq": "celeriac.transport.amqp:AmqpTransport",
     "mariadb": "celeriac.transport.sql_mysql:MysqlTransport",
     "mariadb+*": "celeriac.transport.sql_open:open_sql_transport",
+    "filesystem": "celeriac.transport.filesystem:FilesystemTransport",
     "memory": "celeriac.transport.memory:MemoryTransport",
     "mysql": "celeriac.transport.sql_mysql:MysqlTransport",
     "mysql+*": "celeriac.transport.sql_open:open_sql_transport",
