@@ -355,7 +355,7 @@ class Celeriac:
         """Send a task by name; it need not be registered here. Options as for `Task.apply_async`."""
         if self.conf.task_always_eager:
             warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=2)
-        options.update(countdown=countdown, eta=eta, expires=expires)
+        options.update(countdown=countdown, eta=eta, expires=expires, connection=connection)
         options = {key: value for key, value in options.items() if value is not None}
         task = options.pop("task_type", None) or self.tasks.get(name)
         message, result = prepare(self, name, args, kwargs, task_id, link, link_error, None, task, options)

@@ -36,6 +36,9 @@ class Batcher:
 
     async def publish(self, message: Message, options: Mapping[str, Any]) -> None:
         """Publish one message; returns once the broker has it."""
+        if options.get("connection") is not None:  # part of a transaction, which belongs to this thread
+            publish(self._app, (message,), options)
+            return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         waiting = self._waiting.get(loop)

@@ -11,13 +11,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import replace
 
 from celeriac import signals
 from celeriac.context import Context, running
-from celeriac.errors import OperationalError
+from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.loading import import_object
 from celeriac.message import Message
 from celeriac.options import COPIED, KNOWN, check_limits, check_options, signatures_of, task_id_of
@@ -27,6 +27,7 @@ from celeriac.wire.messages import TaskCall, encode_call
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
+    from celeriac.transport.base import TransactionalTransport
 
 __all__ = ["new_id", "own_fields", "prepare", "publish"]
 
@@ -198,20 +199,39 @@ def _add_to_trail(context: Context, result: AsyncResult[Any]) -> None:
 def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, Any] | None = None) -> None:
     """Hand messages to the broker; returns once it has them.
 
-    Tries again as `retry_policy` says, but never longer than `publish_timeout` in all.
+    Tries again as `retry_policy` says, but never longer than `publish_timeout` in all. With the option `connection` they
+    are part of the transaction of that connection instead.
 
     Raises:
         OperationalError: The broker can't be reached.
     """
     if signals.before_task_publish.receivers:
         _tell(signals.before_task_publish, messages)
-    started = time.monotonic()
-    try:
-        app.transport.publish(messages)
-    except OperationalError as exc:
-        _publish_again(app, messages, options or {}, exc, started)
+    if options and options.get("connection") is not None:
+        _publish_in(app, messages, options["connection"])
+    else:
+        started = time.monotonic()
+        try:
+            app.transport.publish(messages)
+        except OperationalError as exc:
+            _publish_again(app, messages, options or {}, exc, started)
     if signals.after_task_publish.receivers:
         _tell(signals.after_task_publish, messages)
+
+
+def _publish_in(app: Celeriac, messages: Sequence[Message], connection: Any) -> None:
+    """Send inside the user's own transaction. Never tried again: what went wrong there is the transaction's business.
+
+    Raises:
+        ImproperlyConfigured: The broker is no database, or the connection is none of it.
+    """
+    transport = app.transport
+    if not transport.capabilities.transactional:
+        raise ImproperlyConfigured(
+            f"connection= sends a task inside a transaction of the broker's database, and {transport.url} is none: use a"
+            " PostgreSQL, MySQL or SQLite broker, or leave it out."
+        )
+    cast("TransactionalTransport", transport).publish_in(connection, messages)
 
 
 def _publish_again(

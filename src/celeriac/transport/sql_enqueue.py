@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celeriac.errors import ImproperlyConfigured, OperationalError
@@ -77,26 +77,33 @@ class UserConnection:
 
     def execute(self, sql: str, values: Mapping[str, Any]) -> list[Any]:
         """Run one statement with parameters `:name`; returns its rows."""
+        if self._core is not None:
+            # The user's SQLAlchemy, which is loaded if there is a connection of it.
+            return self._mapped(lambda core: core.execute(sys.modules["sqlalchemy"].text(sql), dict(values)))
+        names = _PARAMETER.findall(sql)
+        return self.rows(_PARAMETER.sub("?", sql), [values[name] for name in names])
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Run one statement with parameters `?`, which stand nowhere else in it; returns its rows."""
+        if self._core is not None:
+            return self._mapped(lambda core: core.exec_driver_sql(sql, tuple(parameters)))
+
+        def work(connection: Any) -> Any:
+            cursor = connection.cursor()
+            cursor.execute(sql.replace("?", self._sign()), tuple(parameters))
+            return cursor
+
+        return self._mapped(work)
+
+    def _mapped(self, work: Callable[[Any], Any]) -> list[Any]:
         try:
-            if self._core is not None:
-                return self._execute_core(sql, values)
-            order: list[Any] = []
-            sign = self._sign()
-            text = _PARAMETER.sub(lambda found: order.append(values[found[1]]) or sign, sql)
-            cursor = self._raw.cursor()
-            try:
-                cursor.execute(text, tuple(order))
-                return list(cursor.fetchall()) if cursor.description else []
-            finally:
-                cursor.close()
+            result = work(self._raw)
+            has_rows = result.returns_rows if self._core is not None else result.description
+            rows = list(result.fetchall()) if has_rows else []
+            result.close()
         except Exception as exc:  # of whatever driver the user has
             raise OperationalError(f"{self._url}: the message can't be sent on this connection: {exc}") from exc
-
-    def _execute_core(self, sql: str, values: Mapping[str, Any]) -> list[Any]:
-        # The user's SQLAlchemy, which is loaded if there is a connection of it.
-        text = sys.modules["sqlalchemy"].text
-        result = self._core.execute(text(sql), dict(values))  # type: ignore[union-attr]
-        return list(result.fetchall()) if result.returns_rows else []
+        return rows
 
     def _sign(self) -> str:
         """How this driver writes a parameter."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.errors import MessageTooLarge
+from celeriac.errors import ImproperlyConfigured, MessageTooLarge
 from celeriac.message import Action, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import ResultStore
 from celeriac.results.sqlite import SqliteStore, result_waiters
@@ -33,6 +33,7 @@ from celeriac.transport import sqlite_dead_letters as dead
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
 from celeriac.transport.binding import Binding, queues_for
 from celeriac.transport.packing import pack, unpack
+from celeriac.transport.sql_enqueue import UserConnection
 from celeriac.transport.sqlite_group import GroupCommit, Row
 from celeriac.transport.sqlite_subscription import SqliteSubscription, topic_want
 
@@ -100,7 +101,7 @@ class SqliteTransport:
         clock: For tests.
     """
 
-    capabilities = Capabilities(priorities=256, max_bytes=MAX_BYTES)
+    capabilities = Capabilities(priorities=256, max_bytes=MAX_BYTES, transactional=True)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._database = Database(parse_url(url, options or {}))
@@ -123,6 +124,21 @@ class SqliteTransport:
             group.publish(rows, wants)
         else:
             self._write(rows, wants)
+
+    def publish_in(self, connection: Any, messages: Sequence[Message]) -> None:
+        """Insert messages through the user's connection: they exist if and only if its transaction commits.
+
+        Sleepers find them within RECHECK seconds of the commit, of which nobody tells them.
+        """
+        rows, _ = self._rows(messages)
+        user = UserConnection(connection, "sqlite", "SQLite", self.url)
+        if not user.rows("SELECT 1 FROM sqlite_master WHERE name = 'celeriac_messages'"):
+            self._database.handle()  # makes the tables, unless the user's transaction has locked the file
+        files = [os.path.realpath(file) for _, name, file in user.rows("PRAGMA database_list") if name == "main"]
+        if files != [self.path]:
+            raise ImproperlyConfigured(f"connection= is on {files[0]!r}, but the broker is the file {self.path!r}.")
+        for sql, parameters in rows:
+            user.rows(sql, parameters)
 
     def _write(self, rows: list[Row], wants: set[str]) -> None:
         addresses = []
