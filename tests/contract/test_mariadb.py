@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import pymysql
 import pytest
-
-sqlalchemy = pytest.importorskip("sqlalchemy")
-pymysql = pytest.importorskip("pymysql")
-
+import sqlalchemy
 from sqlalchemy.orm import Session
 
 from celeriac.errors import MessageTooLarge

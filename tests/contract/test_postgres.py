@@ -8,11 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
+import psycopg
 import pytest
-
-psycopg = pytest.importorskip("psycopg")
-sqlalchemy = pytest.importorskip("sqlalchemy")
-
+import sqlalchemy
 from sqlalchemy.orm import Session
 
 from celeriac import Celeriac
@@ -117,7 +115,9 @@ def test_a_task_of_a_users_transaction(server: PostgresServer) -> None:
     app.close()
 
 
-@pytest.mark.parametrize("what", [object(), "postgresql://", sqlite3.connect(":memory:")], ids=["object", "str", "sqlite3"])
+@pytest.mark.parametrize(
+    "what", [object(), "postgresql://", sqlite3.connect(":memory:")], ids=["object", "str", "sqlite3"]
+)
 def test_what_is_no_connection_of_the_broker_is_refused(server: PostgresServer, what: object) -> None:
     transport = PostgresTransport(server.url)
     with pytest.raises(ImproperlyConfigured, match=r"DB-API connection, to PostgreSQL \(postgresql://celeriac:\*\*@"):

@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sqlalchemy")
-pytest.importorskip("pymysql")
-pytest.importorskip("psycopg")
-
 from celeriac.results.sql_core import CoreStore
 from celeriac.testing.results import ResultStoreSuite
 from tests.support.mariadb_server import MariadbServer

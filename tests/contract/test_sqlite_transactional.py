@@ -64,8 +64,11 @@ def test_together_with_what_the_user_writes(tmp_path: Path) -> None:
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     transport = SqliteTransport(f"sqlite:///{tmp_path}/broker.db")
-    with closing(sqlite3.connect(tmp_path / "other.db")) as connection, pytest.raises(
-        ImproperlyConfigured, match=f"on '{tmp_path}/other.db', but the broker is the file '{tmp_path}/broker.db'"
+    with (
+        closing(sqlite3.connect(tmp_path / "other.db")) as connection,
+        pytest.raises(
+            ImproperlyConfigured, match=f"on '{tmp_path}/other.db', but the broker is the file '{tmp_path}/broker.db'"
+        ),
     ):
         transport.publish_in(connection, [make_message("m", "q")])
     transport.close()

@@ -93,7 +93,15 @@ class PostgresServer(Server):
     def command(self) -> Sequence[str]:
         given = {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(self.folder), **self.settings}
         options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
-        return [*self._user(), self._program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), *options]
+        return [
+            *self._user(),
+            self._program("postgres"),
+            "-D",
+            str(self.folder / "data"),
+            "-p",
+            str(self.port),
+            *options,
+        ]
 
     def answers(self) -> bool:
         with self.connect("postgres") as connection:

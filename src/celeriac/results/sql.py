@@ -81,7 +81,9 @@ class PostgresStore:
     def _read(self, ids: Iterable[str], condition: str = "") -> list[Record]:
         wanted = list(dict.fromkeys(ids))
         self._database.ready()
-        sql = f"{self.tables.select} WHERE task.task_id = ANY(%b::text[]) AND (expires_at IS NULL OR expires_at > {NOW})"
+        sql = (
+            f"{self.tables.select} WHERE task.task_id = ANY(%b::text[]) AND (expires_at IS NULL OR expires_at > {NOW})"
+        )
         rows: list[Any] = []
         for start in range(0, len(wanted), ASKED_AT_ONCE):
             rows += self._database.execute(sql + condition, (wanted[start : start + ASKED_AT_ONCE],), durable=False)

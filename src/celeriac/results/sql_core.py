@@ -1,8 +1,8 @@
 """Results in any database that SQLAlchemy speaks to: MySQL, MariaDB, Oracle, SQL Server, …, in Celery's tables.
 
-Opened by `results.open` for `db+<any URL of SQLAlchemy>` and `mysql://…`. The MySQL transport writes records with `upsert` in its own
-transaction. Such databases can't tell of changes, so `wait` looks again after 5 ms, then ever later, up to 250 ms; writers of
-the same process wake it at once.
+Opened by `results.open` for `db+<any URL of SQLAlchemy>` and `mysql://…`. The MySQL transport writes records with `upsert`
+in its own transaction. Such databases can't tell of changes, so `wait` looks again after 5 ms, then ever later, up to
+250 ms; writers of the same process wake it at once.
 
 Invariant: a row is locked before it is decided whether it may be replaced, and a row that two insert at once is retried
 by one of them; so no two writers can both believe they won.
@@ -267,9 +267,9 @@ def _write(connection: Connection, tables: CoreTables, rows: dict[str, dict[str,
         extra = tables.extra
         for part in _chunks(list(rows)):
             connection.execute(delete(extra).where(extra.c.task_id.in_(part)))
-        connection.execute(insert(extra), [{name: row[name] for name in extra.c.keys()} for row in rows.values()])
+        names = [column.name for column in extra.columns]
+        connection.execute(insert(extra), [{name: row[name] for name in names} for row in rows.values()])
 
 
 def _chunks(ids: list[str]) -> list[list[str]]:
     return [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
-

@@ -1,7 +1,7 @@
 """Celery's result tables for any database of SQLAlchemy, and ours beside them: names, types, creation.
 
-`sql_core.CoreStore` owns one `CoreTables`. The two result tables are defined as stock Celery defines them, sequences and all, so that
-both can create them and insert into them. Where they are there already and lack columns, these are added; where that isn't
+`sql_core.CoreStore` owns one `CoreTables`. The two result tables are defined as stock Celery defines them, sequences and
+all, so that both can create them and insert into them. Where they are there already and lack columns, these are added; where that isn't
 allowed, what they can't hold goes into `celeriac_results`. Several processes may do this at once: whoever fails because
 another was quicker looks again.
 """
@@ -12,7 +12,19 @@ import contextlib
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import BigInteger, Column, DateTime, Double, Integer, LargeBinary, MetaData, Sequence, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects import mysql
 
 from celeriac.results.sql_schema import COLUMNS
@@ -65,7 +77,10 @@ class CoreTables:
             *(Column(name, kind) for name, kind in _TYPES.items() if name not in _OLDEST),
         )  # fmt: skip
         self.group_expiries = Table(
-            "celeriac_group_expiries", self._ours, Column("group_id", _ID, primary_key=True), Column("expires_at", Double())
+            "celeriac_group_expiries",
+            self._ours,
+            Column("group_id", _ID, primary_key=True),
+            Column("expires_at", Double()),
         )
         self.chords = Table(
             "celeriac_chords", self._ours, Column("group_id", _ID, primary_key=True),

@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 #: How often a transaction that lost against another one is tried in all.
 ATTEMPTS = 8
-#: MySQL: deadlock, lock wait timeout, duplicate key, record changed since last read, table exists. PostgreSQL: see sql_connection.
+#: MySQL: deadlock, lock wait timeout, duplicate key, record changed since last read, table exists. PostgreSQL: as in
+#: sql_connection.
 _TRANSIENT = frozenset({1213, 1205, 1062, 1020, 1050, "40001", "40P01", "23505"})
 #: MySQL: table doesn't exist.
 _NO_TABLE = 1146
@@ -95,7 +96,9 @@ class Engine:
         try:
             engine = sqlalchemy.create_engine(self.url, **options)
         except ModuleNotFoundError as error:
-            raise ImproperlyConfigured(f"{settings.masked} needs the package {error.name!r}, which is not here.") from error
+            raise ImproperlyConfigured(
+                f"{settings.masked} needs the package {error.name!r}, which is not here."
+            ) from error
         except (exc.ArgumentError, exc.NoSuchModuleError, TypeError) as error:
             raise ImproperlyConfigured(f"{settings.masked}: {error}") from error
         if engine.dialect.name in ("mysql", "mariadb"):

@@ -1,7 +1,7 @@
 """Which driver a database URL of a result store belongs to: `db+postgresql+psycopg2://` and the like, in all spellings.
 
-`results.open` calls it. PostgreSQL and SQLite have drivers of their own, all others go through SQLAlchemy. So do these two where a setting
-says something that only SQLAlchemy understands (engine options, an engine callback).
+`results.open` calls it. PostgreSQL and SQLite have drivers of their own, all others go through SQLAlchemy. So do these two
+where a setting says something that only SQLAlchemy understands (engine options, an engine callback).
 """
 
 from __future__ import annotations

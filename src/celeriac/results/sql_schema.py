@@ -159,7 +159,9 @@ class ResultTables:
 
     def _missing_schemas(self, connection: Connection) -> list[str]:
         """Looked up, because CREATE SCHEMA needs a right even where it would do nothing."""
-        rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s)", (self._schemas,)).fetchall()
+        rows = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s)", (self._schemas,)
+        ).fetchall()
         return [name for name in self._schemas if (name,) not in rows]
 
     def _columns(self, connection: Connection, table: str) -> dict[str, bool]:
@@ -172,7 +174,9 @@ class ResultTables:
         task = self.names["task"]
         missing = [(name, kind) for name, kind in COLUMNS.items() if name not in present]
         try:
-            creating(connection, [f"ALTER TABLE {task} ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in missing])
+            creating(
+                connection, [f"ALTER TABLE {task} ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in missing]
+            )
         except psycopg.errors.InsufficientPrivilege:
             return present
         return self._columns(connection, "task")
@@ -189,7 +193,9 @@ class ResultTables:
         else:
             theirs = tuple(name for name in COLUMNS if name in task)
             ours = ("task_id", "status", *(name for name in COLUMNS if name not in OLDEST))
-            is_open = f"WHERE NOT EXISTS (SELECT FROM {names['task']} WHERE task_id = given.task_id AND status = 'SUCCESS')"
+            is_open = (
+                f"WHERE NOT EXISTS (SELECT FROM {names['task']} WHERE task_id = given.task_id AND status = 'SUCCESS')"
+            )
             self.forget_expired = (
                 f"DELETE FROM {names['task']} USING {names['extra']} AS extra WHERE extra.task_id = {names['task']}.task_id"
                 f" AND extra.expires_at <= {NOW} AND extra.task_id = ANY(%b)"
@@ -199,12 +205,12 @@ class ResultTables:
                 _upsert(names["task"], theirs, task_id, "stored.status <> 'SUCCESS'"),
             ]
             columns = ", ".join(f"task.{name}" if name in theirs else f"extra.{name}" for name in COLUMNS)
-            self.select = f"SELECT {columns} FROM {names['task']} AS task LEFT JOIN {names['extra']} AS extra USING (task_id)"
+            self.select = (
+                f"SELECT {columns} FROM {names['task']} AS task LEFT JOIN {names['extra']} AS extra USING (task_id)"
+            )
 
 
-def _upsert(
-    table: str, names: tuple[str, ...], new_id: str, where: str, only: str = ""
-) -> tuple[str, tuple[str, ...]]:
+def _upsert(table: str, names: tuple[str, ...], new_id: str, where: str, only: str = "") -> tuple[str, tuple[str, ...]]:
     """A statement, and the columns whose arrays it takes."""
     columns, values = list(names), [f"given.{name}" for name in names]
     if new_id:

@@ -91,7 +91,9 @@ class SqlTransport:
         limit = self.capabilities.max_bytes
         for message in messages:
             if limit is not None and len(message.body) > limit:
-                raise MessageTooLarge(f"Message {message.id!r} has {len(message.body)} bytes; {self.url} takes {limit}.")
+                raise MessageTooLarge(
+                    f"Message {message.id!r} has {len(message.body)} bytes; {self.url} takes {limit}."
+                )
             eta = message.eta
             head = pack(message)
             priority = min(max(message.priority or 0, 0), 255)
@@ -210,7 +212,9 @@ class SqlTransport:
                 wants |= their_wants
         if rows:
             self._tables.insert(cursor, rows)
-        self._tell(cursor, wants, [each for each, is_in in zip(records, accepted, strict=True) if is_in and each.is_ready])
+        self._tell(
+            cursor, wants, [each for each, is_in in zip(records, accepted, strict=True) if is_in and each.is_ready]
+        )
         return lost, wants
 
     def _settle(self, cursor: Cursor, settlements: list[Settlement]) -> tuple[set[Token], set[str]]:

@@ -42,7 +42,9 @@ class UserConnection:
     def __init__(self, connection: Any, family: str, name: str, url: str) -> None:
         self._family = family
         self._url = url
-        self._wanted = f"connection= has to be a SQLAlchemy Session or Connection, or a DB-API connection, to {name} ({url})"
+        self._wanted = (
+            f"connection= has to be a SQLAlchemy Session or Connection, or a DB-API connection, to {name} ({url})"
+        )
         if hasattr(connection, "sync_session") or hasattr(connection, "sync_connection"):
             raise ImproperlyConfigured(
                 f"{self._wanted}, not {_kind(connection)}. Of an asynchronous one:"
@@ -72,7 +74,14 @@ class UserConnection:
         now = time.time()
         for queue, priority, due_at, head, body in rows:
             state = 2 if due_at is not None and due_at > now else 0
-            values = {"state": state, "queue": queue, "priority": priority, "due_at": due_at, "head": head, "body": body}
+            values = {
+                "state": state,
+                "queue": queue,
+                "priority": priority,
+                "due_at": due_at,
+                "head": head,
+                "body": body,
+            }
             self.execute(sql, values)
 
     def execute(self, sql: str, values: Mapping[str, Any]) -> list[Any]:

@@ -73,7 +73,9 @@ class MessageTables:
         """Put messages in."""
         raise AssertionError("said by the server's own class")
 
-    def claim(self, cursor: Cursor, shares: Sequence[tuple[str, int]], limit: int, token: int, lease: float) -> list[Any]:
+    def claim(
+        self, cursor: Cursor, shares: Sequence[tuple[str, int]], limit: int, token: int, lease: float
+    ) -> list[Any]:
         """Lease up to `limit` messages, of each queue up to its share.
 
         Returns:
@@ -156,7 +158,9 @@ class MessageTables:
     def listed(self, cursor: Cursor, limit: int, queue: str | None) -> list[DeadLetter]:
         """Dead letters, newest first."""
         where, parameters = ("WHERE queue = %s ", [queue]) if queue is not None else ("", [])
-        cursor.execute(f"SELECT {_DEAD} FROM {self.dead_letters} {where}ORDER BY id DESC LIMIT {int(limit)}", parameters)
+        cursor.execute(
+            f"SELECT {_DEAD} FROM {self.dead_letters} {where}ORDER BY id DESC LIMIT {int(limit)}", parameters
+        )
         return [_dead_letter(row) for row in cursor.fetchall()]
 
     def found(self, cursor: Cursor, key: str) -> DeadLetter | None:

@@ -1,8 +1,9 @@
 """MySQL and MariaDB as a broker: raw statements through SQLAlchemy's engine, leases by the server's clock.
 
-Opened by `transport.open` for `mysql://…`, `mariadb://…` and `sqla+mysql://…`. These servers can't tell of changes, so whoever waits looks
-again after 5 ms, then ever later, up to 250 ms; publishers of the same process wake it at once. With the result store on the
-same database an outcome is stored, its continuations sent and its message deleted in one transaction.
+Opened by `transport.open` for `mysql://…`, `mariadb://…` and `sqla+mysql://…`. These servers can't tell of changes, so
+whoever waits looks again after 5 ms, then ever later, up to 250 ms; publishers of the same process wake it at once. With
+the result store on the same database an outcome is stored, its continuations sent and its message deleted in one
+transaction.
 """
 
 from __future__ import annotations
@@ -116,9 +117,8 @@ class MysqlTransport(SqlTransport):
     def commit(self, commits: Any) -> Any:
         """Settle, store and publish in one transaction."""
         store = self._store_used
-        if store is not None:
-            if not store.tables.is_ready:
-                store.database.create(store.tables.ensure)
+        if store is not None and not store.tables.is_ready:
+            store.database.create(store.tables.ensure)
         lost = super().commit(commits)
         if store is not None:
             store.rouser.rouse("result:" + each.record.id for each in commits if each.record is not None)

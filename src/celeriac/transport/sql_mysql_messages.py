@@ -1,9 +1,9 @@
 """What a message goes through in MySQL and MariaDB: the statements, each for a whole batch, and the tables they work on.
 
-`sql_mysql.MysqlTransport` calls it. There is no UPDATE … RETURNING and there are no partial indexes, so a claim locks rows by SELECT … FOR
-UPDATE SKIP LOCKED and then updates them, and the state is the first column of each index: whatever number of messages is
-delayed or on lease, a claim reads as many entries as it takes. Needs MariaDB 10.6 or MySQL 8.0.1, which can skip what
-is locked; InnoDB; and READ COMMITTED, so that no claim locks the gaps in which others insert.
+`sql_mysql.MysqlTransport` calls it. There is no UPDATE … RETURNING and there are no partial indexes, so a claim locks rows
+by SELECT … FOR UPDATE SKIP LOCKED and then updates them, and the state is the first column of each index: whatever number
+of messages is delayed or on lease, a claim reads as many entries as it takes. Needs MariaDB 10.6 or MySQL 8.0.1, which
+can skip what is locked; InnoDB; and READ COMMITTED, so that no claim locks the gaps in which others insert.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ class MysqlMessages(MessageTables):
         if part:
             yield part
 
-    def claim(self, cursor: Cursor, shares: Sequence[tuple[str, int]], limit: int, token: int, lease: float) -> list[Any]:
+    def claim(
+        self, cursor: Cursor, shares: Sequence[tuple[str, int]], limit: int, token: int, lease: float
+    ) -> list[Any]:
         """Lease up to `limit` messages."""
         found: list[Any] = []
         for queue, share in shares:

@@ -171,7 +171,9 @@ class PostgresSubscription:
     def _payload(self, text: str) -> bytes | None:
         if not text.startswith("#"):
             return base64.b64decode(text[1:])
-        rows = self._database.execute(f"SELECT payload FROM {self._table} WHERE id = %b", (int(text[1:]),), durable=False)
+        rows = self._database.execute(
+            f"SELECT payload FROM {self._table} WHERE id = %b", (int(text[1:]),), durable=False
+        )
         return bytes(rows[0][0]) if rows else None  # None: we were away for longer than it was kept
 
     def interrupt(self) -> None:

@@ -195,7 +195,9 @@ class PostgresMessages(MessageTables):
         for part in _chunks(rows):
             cursor.execute(self._sql["insert"], _arrays(part))
 
-    def claim(self, cursor: Cursor, shares: Sequence[tuple[str, int]], limit: int, token: int, lease: float) -> list[Any]:
+    def claim(
+        self, cursor: Cursor, shares: Sequence[tuple[str, int]], limit: int, token: int, lease: float
+    ) -> list[Any]:
         """Lease up to `limit` messages."""
         queues, parts = zip(*shares, strict=True)
         cursor.execute(self._sql["claim"], (list(queues), list(parts), limit, token, float(lease)))
