@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from celeriac import current, eager, sending, signals
 from celeriac.codec import accept_types
@@ -39,7 +39,7 @@ from celeriac.routing import Exchange, Queue
 from celeriac.sending import own_fields, prepare, publish
 from celeriac.signature import Signature, signature
 from celeriac.task import Task as BaseTask
-from celeriac.task_making import annotate, make_task
+from celeriac.task_making import AsyncTask, BoundTaskDecorator, TaskDecorator, annotate, make_task
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
 from celeriac.wire.messages import TaskCall
@@ -244,16 +244,16 @@ class Celeriac:
         return cast("type[BaseTask[..., Any]]", base)
 
     @overload
-    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> BaseTask[P, R]: ...
+    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
     def task(self, fun: Callable[P, R], /) -> BaseTask[P, R]: ...
     @overload
-    def task(
-        self, *, bind: Literal[True], **options: Any
-    ) -> Callable[[Callable[Concatenate[Any, P], R]], BaseTask[P, R]]: ...
+    def task(self, *, bind: Literal[True], **options: Any) -> BoundTaskDecorator: ...
     @overload
-    def task(self, *, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], BaseTask[P, R]]: ...
-    def task(self, *args: Any, **options: Any) -> Any:
+    def task(self, *, bind: Literal[False] = False, **options: Any) -> TaskDecorator: ...
+    @overload
+    def task(self, fun: Callable[P, R], /, **options: Any) -> BaseTask[P, R]: ...
+    def task(self, *args: Any, **options: Any) -> Any:  # type: ignore[misc]  # it does accept the last one
         """Make a task of a function: `@app.task`, `@app.task(bind=True, …)`.
 
         Args:

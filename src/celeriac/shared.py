@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from celeriac import current
 from celeriac.task import Task
+from celeriac.task_making import AsyncTask, BoundTaskDecorator, TaskDecorator
 
 __all__ = ["shared_task"]
 
@@ -41,13 +42,15 @@ class SharedTask:
 
 
 @overload
-def shared_task(fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+def shared_task(fun: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
 @overload
 def shared_task(fun: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def shared_task(*, bind: Literal[True], **options: Any) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+def shared_task(*, bind: Literal[True], **options: Any) -> BoundTaskDecorator: ...
 @overload
-def shared_task(*, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def shared_task(*, bind: Literal[False] = False, **options: Any) -> TaskDecorator: ...
+@overload
+def shared_task(fun: Callable[P, R], /, **options: Any) -> Task[P, R]: ...
 def shared_task(*args: Any, **options: Any) -> Any:
     """Make a task that every app has, those made before and after; options as for `app.task`.
 

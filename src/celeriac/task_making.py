@@ -1,14 +1,15 @@
 """Makes tasks of functions: what `@app.task` does, and `task_annotations`.
 
-The app calls it; the result is an instance of a new subclass of `Task`, so every option is an ordinary attribute.
+The app calls it; the result is an instance of a new subclass of `Task`, so every option is an ordinary attribute. What
+the decorators give is told to type checkers here, too.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from celeriac.errors import DuplicateTaskNameWarning
 from celeriac.loading import import_object
@@ -17,7 +18,38 @@ from celeriac.task import Task
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["annotate", "make_task"]
+__all__ = ["AsyncTask", "BoundTaskDecorator", "TaskDecorator", "annotate", "make_task"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class AsyncTask(Task[P, R]):
+    """A task made of a coroutine function, for type checkers: called as a function it gives the coroutine."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+            """The coroutine."""
+
+
+class TaskDecorator(Protocol):
+    """What `@app.task(…)` is."""
+
+    @overload
+    def __call__(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class BoundTaskDecorator(Protocol):
+    """What `@app.task(bind=True, …)` is: the function's first parameter is the task itself."""
+
+    @overload
+    def __call__(self, fun: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fun: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
+
 
 #: Options that replace methods, with the number of their arguments without `self`.
 _HANDLERS = {
