@@ -57,7 +57,7 @@ def after_failure(
     for step in context.chain or ():
         task_id = (maybe_signature(step, app).options or {}).get("task_id")
         if task_id:
-            twin = Context(id=task_id, parent_id=context.id, deliveries=context.deliveries)
+            twin = Context(id=task_id, parent_id=context.id, deliveries=context.deliveries, reply_to=context.reply_to)
             records.append(make_record(app, twin, states.FAILURE, exc, trace))
     return messages, records
 

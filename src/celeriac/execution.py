@@ -324,7 +324,9 @@ def _resume(environment: Environment, execution: Execution, context: Context) ->
 def _unreadable(environment: Environment, execution: Execution, exc: Exception) -> Outcome:
     """A body that can't be opened: the message is kept as a dead letter, and its task ends as a failure."""
     message = execution.message
-    context = Context(id=message.id, task=message.task, retries=0, deliveries=execution.deliveries)
+    context = Context(
+        id=message.id, task=message.task, retries=0, deliveries=execution.deliveries, reply_to=message.reply_to
+    )
     reason = f"{type(exc).__name__}: {_text(exc)}"
     logger.error("Task %s[%s] to the dead letters: %s", message.task, message.id, reason)
     record = _record_of_error(environment.app, context, states.FAILURE, exc, reason) if message.id else None
@@ -341,7 +343,7 @@ def give_up(environment: Environment, execution: Execution, exc: Exception) -> O
     """
     message = execution.message
     logger.error("Task %s[%s]: can't be run", message.task, message.id, exc_info=exc)
-    context = Context(id=message.id, task=message.task, deliveries=execution.deliveries)
+    context = Context(id=message.id, task=message.task, deliveries=execution.deliveries, reply_to=message.reply_to)
     if signals.task_internal_error.receivers:
         signals.task_internal_error.send(
             sender=None, task_id=message.id, args=None, kwargs=None, request=context, exception=exc,

@@ -65,6 +65,7 @@ def make_record(
         fence=(context.retries, context.deliveries),
         expires_at=time.time() + lifetime if lifetime else None,
         stamps=_stamps(context) if context.stamped_headers else None,
+        reply_to=context.reply_to or "",
         **extended,
     )
 

@@ -32,6 +32,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         expires_at: When it may be forgotten (seconds since 1970), or None for never.
         name, args, kwargs, worker, retries, queue: Filled with `result_extended`.
         stamps: {"stamped_headers": [...], "stamps": {...}} or None.
+        reply_to: Where the sender of the task waits for results that are sent, not kept (rpc).
     """
 
     id: str
@@ -53,6 +54,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     retries: int | None = None
     queue: str | None = None
     stamps: dict[str, Any] | None = None
+    reply_to: str = ""
 
     @property
     def is_ready(self) -> bool:

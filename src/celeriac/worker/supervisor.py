@@ -326,7 +326,7 @@ class Supervisor:
         record = Record(
             id=message.id, state=verdict.state, result=body, content_type=content_type, content_encoding=encoding,
             traceback=str(error), date_done=iso_now(),
-            fence=(message.headers.get("retries") or 0, assignment.delivery.deliveries),
+            fence=(message.headers.get("retries") or 0, assignment.delivery.deliveries), reply_to=message.reply_to,
         )  # fmt: skip
         self.committer.add([Entry(settlement, record)])
 
