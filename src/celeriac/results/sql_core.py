@@ -261,7 +261,7 @@ def _write(connection: Connection, tables: CoreTables, rows: dict[str, dict[str,
     if new:
         connection.execute(insert(task), new)
     if old:
-        changes = {name: bindparam(f"new_{name}") for name in in_task if name != "task_id"}
+        changes: dict[str, Any] = {name: bindparam(f"new_{name}") for name in in_task if name != "task_id"}
         connection.execute(update(task).where(task.c.task_id == bindparam("new_task_id")).values(**changes), old)
     if tables.present != frozenset(COLUMNS):
         extra = tables.extra

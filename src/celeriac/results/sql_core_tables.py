@@ -1,9 +1,9 @@
 """Celery's result tables for any database of SQLAlchemy, and ours beside them: names, types, creation.
 
 `sql_core.CoreStore` owns one `CoreTables`. The two result tables are defined as stock Celery defines them, sequences and
-all, so that both can create them and insert into them. Where they are there already and lack columns, these are added; where that isn't
-allowed, what they can't hold goes into `celeriac_results`. Several processes may do this at once: whoever fails because
-another was quicker looks again.
+all, so that both can create them and insert into them. Where they are there already and lack columns, these are added;
+where that isn't allowed, what they can't hold goes into `celeriac_results`. Several processes may do this at once: whoever
+fails because another was quicker looks again.
 """
 
 from __future__ import annotations
