@@ -97,7 +97,7 @@ def _as_container(known: Any) -> Container[str]:
 
 def _poisoned(delivery: Delivery) -> Admission:
     count = max(delivery.starts, 1)
-    reason = f"poisonous: its worker or runner died in {count} of {delivery.deliveries} deliveries"
+    reason = f"poisonous: started {count} times in {delivery.deliveries} deliveries and never ended"
     verdict = Verdict(states.FAILURE, "WorkerLostError", [reason], Action.DEAD_LETTER.value, reason)
     return Admission(verdict=verdict)
 
