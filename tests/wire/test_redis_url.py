@@ -10,8 +10,7 @@ import pytest
 from celeriac.errors import ImproperlyConfigured
 from celeriac.results.open import open_store
 from celeriac.results.redis import RedisStore
-from celeriac.results.redis_connection import tls_context
-from celeriac.results.redis_locate import credentials, slot_of
+from celeriac.results.redis_locate import provider_of, slot_of
 from celeriac.results.redis_url import Settings, parse_url
 from celeriac.transport.open import open_transport
 from celeriac.transport.redis import RedisTransport
@@ -87,15 +86,18 @@ def test_secrets_are_masked() -> None:
 def test_tls_options() -> None:
     assert parsed("redis://h").tls is None
     assert parsed("redis://h", ssl=False).tls is None
-    strict = tls_context(parsed("rediss://h").tls or {})
-    assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert parsed("rediss://h").tls == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    none = {"ssl_cert_reqs": ssl.CERT_NONE}
     for tls in (
         parsed("rediss://h?ssl_cert_reqs=none").tls,
         parsed("rediss://h?ssl_cert_reqs=CERT_NONE").tls,
-        parsed("redis://h", ssl={"ssl_cert_reqs": ssl.CERT_NONE}).tls,
+        parsed("redis://h", ssl=none).tls,
+        parsed("redis://h", backend_use_ssl=none).tls,
     ):
-        context = tls_context(tls or {})
-        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
+        assert tls == none
+    assert parsed("rediss://h?ssl_check_hostname=false&ssl_ca_certs=x").tls == {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": False, "ssl_ca_certs": "x",
+    }  # fmt: skip
 
 
 class Provider:
@@ -104,10 +106,17 @@ class Provider:
 
 
 def test_credential_providers() -> None:
-    assert credentials(parsed("redis://h", credential_provider=Provider())) == ("user", "fresh")
-    assert credentials(parsed(f"redis://h?credential_provider={__name__}.Provider")) == ("user", "fresh")
+    given = Provider()
+    assert provider_of(given) is given
+    assert provider_of(f"{__name__}.Provider").get_credentials() == ("user", "fresh")
     with pytest.raises(ImproperlyConfigured, match="can't import 'no.such'"):
-        credentials(parsed("redis://h", credential_provider="no.such"))
+        provider_of("no.such")
+
+
+def test_old_settings_fill_an_empty_url() -> None:
+    settings = parsed("redis://", host="h", port=7, db=2, password="p")
+    assert (settings.addresses, settings.db, settings.password) == ((("h", 7),), 2, "p")
+    assert parsed("redis://other/1", host="h").addresses == (("other", 6379),)
 
 
 def test_slots_are_redis_clusters() -> None:

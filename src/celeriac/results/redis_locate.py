@@ -1,74 +1,130 @@
-"""Which server to connect to, and with which password: fixed, or asked of sentinels, or of the nodes of a cluster.
+"""Opening redis-py connections: to a fixed server, to the master that sentinels name, or to a node of a cluster.
 
-`redis_connection` calls `locate` for each new connection, so that after a failover the next one goes to the new master.
-In a cluster all keys of an app carry one hash tag and so live on one node; `locate` finds that node.
+`redis_connection` calls `open_redis` for each new connection, so that after a failover the next one goes to the new
+master. In a cluster all keys of an app carry one hash tag and so live on one node; that node is looked for.
 """
 
 from __future__ import annotations
 
 import binascii
 import importlib
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.credentials import CredentialProvider
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel
 
-from celeriac.errors import ImproperlyConfigured, OperationalError
+from celeriac.errors import ImproperlyConfigured
 from celeriac.results.redis_url import Settings
 
-__all__ = ["credentials", "locate", "slot_of"]
-
-_Ask = Callable[[Settings, tuple[str, int], Sequence[Sequence[Any]]], list[Any]]
+__all__ = ["open_redis", "provider_of", "slot_of"]
 
 
-def locate(settings: Settings, ask: _Ask) -> tuple[str, int] | str:
-    """The address to connect to: (host, port), or the path of a socket."""
-    if settings.kind == "socket":
-        return settings.path
-    if settings.kind == "server":
-        return settings.addresses[0]
-    find = _master if settings.kind == "sentinel" else _owner
-    problems = []
+class _Selectable:
+    """Adds what `select` needs."""
+
+    def fileno(self) -> int:
+        """Number of the socket."""
+        sock: Any = getattr(self, "_sock", None)
+        if sock is None:
+            raise RedisConnectionError("the connection is closed")
+        number: int = sock.fileno()
+        return number
+
+
+class _Plain(_Selectable, Connection):
+    """By TCP."""
+
+
+class _Secure(_Selectable, SSLConnection):
+    """By TLS."""
+
+
+class _Local(_Selectable, UnixDomainSocketConnection):
+    """By a Unix socket."""
+
+
+#: redis-py leaves its constructors without types.
+_KINDS: dict[str, Any] = {"tcp": _Plain, "tls": _Secure, "socket": _Local}
+
+
+def open_redis(settings: Settings, protocol: int = 2) -> Any:
+    """A redis-py connection, open and logged in. Raises redis-py's errors."""
+    if settings.kind == "sentinel":
+        return _open(settings, _master(settings), protocol)
+    if settings.kind == "cluster":
+        return _open(settings, _owner(settings), protocol)
+    return _open(settings, settings.addresses[0] if settings.addresses else None, protocol)
+
+
+def _open(settings: Settings, address: tuple[str, int] | None, protocol: int = 2) -> Any:
+    # Trying again is the caller's: within one call nothing may take longer than the deadline says.
+    options: dict[str, Any] = {
+        "db": settings.db, "protocol": protocol, "retry": Retry(NoBackoff(), 0), "health_check_interval": 0,
+        "socket_timeout": settings.timeout, "socket_connect_timeout": settings.connect_timeout,
+        "client_name": settings.client_name or None,
+    }  # fmt: skip
+    if settings.credential_provider is not None:
+        options["credential_provider"] = provider_of(settings.credential_provider)
+    elif settings.password or settings.username:
+        options |= {"username": settings.username or None, "password": settings.password}
+    connection: Any
+    if address is None:
+        del options["socket_connect_timeout"]
+        connection = _KINDS["socket"](path=settings.path, **options)
+    else:
+        options |= {"host": address[0], "port": address[1], "socket_keepalive": settings.keepalive}
+        connection = _KINDS["tcp" if settings.tls is None else "tls"](**options, **(settings.tls or {}))
+    try:
+        connection.connect()
+    except BaseException:
+        connection.disconnect()
+        raise
+    return connection
+
+
+def _master(settings: Settings) -> tuple[str, int]:
+    """What the sentinels say."""
+    about: dict[str, Any] = {
+        "socket_timeout": settings.timeout, "socket_connect_timeout": settings.connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }  # fmt: skip
+    if settings.tls is not None and settings.sentinel_kwargs.get("ssl", True):
+        about |= {"ssl": True, **settings.tls}
+    make: Any = Sentinel
+    sentinel = make(list(settings.addresses), sentinel_kwargs={**about, **settings.sentinel_kwargs})
+    try:
+        host, port = sentinel.discover_master(settings.master_name)
+    except MasterNotFoundError as exc:  # its text is pages of redis-py's objects
+        raise RedisConnectionError(f"no sentinel answers and knows a master {settings.master_name!r}") from exc
+    finally:
+        for client in sentinel.sentinels:
+            client.close()
+    return str(host), int(port)
+
+
+def _owner(settings: Settings) -> tuple[str, int]:
+    """The node that has our slot, by the first node that knows."""
+    slot, problems = slot_of(settings.tag), []
     for address in settings.addresses:
         try:
-            return find(settings, address, ask)
-        except (OSError, OperationalError) as exc:
+            node = _open(settings, address)
+        except (OSError, RedisError) as exc:
             problems.append(f"{address[0]}:{address[1]}: {exc}")
-    raise OSError("; ".join(problems))
-
-
-def _master(settings: Settings, address: tuple[str, int], ask: _Ask) -> tuple[str, int]:
-    """What one sentinel says about the master."""
-    about = settings.sentinel_kwargs
-    plain = msgspec.structs.replace(settings, tls=settings.tls if about.get("ssl", settings.tls) else None)
-    commands: list[tuple[Any, ...]] = []
-    if about.get("password"):
-        user = about.get("username")
-        commands.append(("AUTH", user, about["password"]) if user else ("AUTH", about["password"]))
-    commands.append(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", settings.master_name))
-    reply = ask(plain, address, commands)[-1]
-    if isinstance(reply, Exception):
-        raise OSError(str(reply))
-    if reply is None:
-        raise OSError(f"the sentinel knows no master {settings.master_name!r}")
-    return reply[0].decode(), int(reply[1])
-
-
-def _owner(settings: Settings, address: tuple[str, int], ask: _Ask) -> tuple[str, int]:
-    """What one node says about the owner of our slot."""
-    user, password = credentials(settings)
-    commands: list[tuple[Any, ...]] = []
-    if password:
-        commands.append(("AUTH", user, password) if user else ("AUTH", password))
-    commands.append(("CLUSTER", "SLOTS"))
-    reply = ask(settings, address, commands)[-1]
-    if isinstance(reply, Exception):
-        raise OSError(str(reply))
-    slot = slot_of(settings.tag)
-    for first, last, node, *_ in reply:
-        if first <= slot <= last:
-            return (node[0] or b"").decode() or address[0], int(node[1])
-    raise OSError(f"no node has slot {slot}")
+            continue
+        try:
+            node.send_command("CLUSTER", "SLOTS")
+            for first, last, owner, *_ in node.read_response(disable_decoding=True):
+                if first <= slot <= last:
+                    return (owner[0] or b"").decode() or address[0], int(owner[1])
+        finally:
+            node.disconnect()
+        problems.append(f"{address[0]}:{address[1]}: no node has slot {slot}")
+    raise RedisConnectionError("; ".join(problems))
 
 
 def slot_of(tag: str) -> int:
@@ -76,16 +132,12 @@ def slot_of(tag: str) -> int:
     return binascii.crc_hqx(tag.encode(), 0) % 16384
 
 
-def credentials(settings: Settings) -> tuple[str, str]:
-    """User and password, from the URL or the credential provider; empty where there is none."""
-    provider = settings.credential_provider
-    if provider is None:
-        return settings.username, settings.password
-    if isinstance(provider, str):
-        module, _, name = provider.replace(":", ".").rpartition(".")
-        try:
-            provider = getattr(importlib.import_module(module), name)()
-        except (ImportError, AttributeError, ValueError) as exc:
-            raise ImproperlyConfigured(f"credential_provider: can't import {provider!r}: {exc}") from exc
-    given = provider.get_credentials()
-    return (str(given[0]), str(given[1])) if len(given) > 1 else ("", str(given[0]))
+def provider_of(given: Any) -> CredentialProvider:
+    """A credential provider, given as such or as the import path of its class."""
+    if not isinstance(given, str):
+        return given  # type: ignore[no-any-return]
+    module, _, name = given.replace(":", ".").rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)()  # type: ignore[no-any-return]
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise ImproperlyConfigured(f"credential_provider: can't import {given!r}: {exc}") from exc

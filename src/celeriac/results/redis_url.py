@@ -23,8 +23,8 @@ __all__ = ["CONNECTION_OPTIONS", "Settings", "as_bool", "as_number", "parse_url"
 
 #: Options about connections, shared by transport and store. Those without effect here are accepted, as Celery's are.
 CONNECTION_OPTIONS = frozenset({
-    "client_name", "credential_provider", "db", "hash_tag", "health_check_interval", "master_name", "max_connections",
-    "password", "retry_on_timeout", "sentinel_kwargs", "socket_connect_timeout", "socket_keepalive",
+    "client_name", "credential_provider", "db", "hash_tag", "health_check_interval", "host", "master_name",
+    "max_connections", "password", "port", "retry_on_timeout", "sentinel_kwargs", "socket_connect_timeout", "socket_keepalive",
     "socket_keepalive_options", "socket_timeout", "ssl", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile",
     "ssl_check_hostname", "ssl_keyfile", "timeout", "username", "virtual_host",
     # of all of Celery's transports, without a meaning for this one
@@ -32,6 +32,11 @@ CONNECTION_OPTIONS = frozenset({
 })  # fmt: skip
 #: Seconds that one operation may take: below `publish_timeout`, so that a publish to a silent server ends in time.
 TIMEOUT = 4.0
+#: Names that the settings `redis_…` have once their prefix is off.
+_ALIASES = {
+    "backend_credential_provider": "credential_provider", "backend_health_check_interval": "health_check_interval",
+    "backend_use_ssl": "ssl",
+}  # fmt: skip
 _PORTS = {"sentinel": 26379}
 _SOCKETS = ("redis+socket", "socket", "unix")
 _CERT_REQS = {
@@ -87,14 +92,14 @@ def parse_url(url: str, options: Mapping[str, Any], known: Iterable[str]) -> tup
     """
     scheme = url.partition("://")[0]
     base, query = split_query(url)
-    merged = {**options, **query}
+    merged = {_ALIASES.get(name, name): value for name, value in options.items()} | query
     own = set(known)
     check_options(merged, own | CONNECTION_OPTIONS, f"{scheme}://")
     fields: dict[str, Any] = {"url": mask_url(url), "tls": _tls(scheme, merged)}
     if scheme in _SOCKETS:
         fields |= _socket_fields(base)
     else:
-        fields |= _network_fields(scheme, base)
+        fields |= _network_fields(scheme, base, merged)
     fields |= _plain_fields(merged)
     if fields.get("kind") == "sentinel" and not fields.get("master_name"):
         raise ImproperlyConfigured(
@@ -114,7 +119,7 @@ def _socket_fields(base: str) -> dict[str, Any]:
     return {"kind": "socket", "path": path, **userinfo}
 
 
-def _network_fields(scheme: str, base: str) -> dict[str, Any]:
+def _network_fields(scheme: str, base: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Hosts are separated by `;` (each may repeat the scheme) or `,`; user, password and database stand anywhere."""
     kind = "sentinel" if scheme == "sentinel" else "cluster" if scheme.endswith("+cluster") else "server"
     fields: dict[str, Any] = {"kind": kind}
@@ -122,6 +127,8 @@ def _network_fields(scheme: str, base: str) -> dict[str, Any]:
     for part in base.replace(",", ";").split(";"):
         userinfo, rest = _userinfo(part.rpartition("://")[2])
         host, _, path = rest.partition("/")
+        if not host and options.get("host"):  # Celery's old settings redis_host and redis_port
+            host = f"{options['host']}:{options.get('port') or _PORTS.get(kind, 6379)}"
         addresses.append(_address(host, _PORTS.get(kind, 6379), base))
         fields |= userinfo
         if path.strip("/"):
@@ -156,7 +163,7 @@ def _plain_fields(options: Mapping[str, Any]) -> dict[str, Any]:
         if options.get(name):
             fields[name] = options[name]
     for name in ("virtual_host", "db"):
-        if options.get(name) is not None and str(options[name]).strip("/"):
+        if str(options.get(name) or "").strip("/"):
             fields["db"] = _database(str(options[name]).strip("/"))
     for name in ("socket_timeout", "timeout"):
         if options.get(name) is not None:
@@ -196,6 +203,8 @@ def _tls(scheme: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
             reqs = _CERT_REQS[str(reqs).lower()]
         else:
             raise ImproperlyConfigured(f"ssl_cert_reqs is 'required', 'optional' or 'none', not {reqs!r}.")
+    if "ssl_check_hostname" in found:
+        found["ssl_check_hostname"] = as_bool("ssl_check_hostname", found["ssl_check_hostname"])
     return {**found, "ssl_cert_reqs": reqs}
 
 

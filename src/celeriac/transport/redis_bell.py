@@ -20,7 +20,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-import hiredis
+from redis.exceptions import ResponseError
 
 from celeriac.errors import OperationalError
 from celeriac.log import get_logger
@@ -85,11 +85,9 @@ class Bell:
 
     def run(self, script: Script, keys: Sequence[Argument], args: Sequence[Argument]) -> list[bytes | int]:
         """Run a script; the keys that it reads are listened to from now on, until one of them has changed."""
-        self._connection.take_pushes()
         reply = run(self._connection, script, keys, args)
-        self._connection.take_pushes()  # older than the reply
         self._used_at = time.monotonic()
-        if type(reply) is hiredis.ReplyError:
+        if isinstance(reply, ResponseError):
             raise self._server.error(reply)
         found: list[bytes | int] = reply
         return found
