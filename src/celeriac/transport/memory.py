@@ -59,17 +59,20 @@ class MemoryTransport:
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Put messages on their queues."""
-        with self._broker.changed:
-            self._insert(self._entries(messages))
-            self._broker.changed.notify_all()
+        broker = self._broker
+        with broker.changed:
+            self._insert(broker, self._entries(broker, messages))
+            broker.changed.notify_all()
 
-    def _entries(self, messages: Sequence[Message]) -> list[Entry]:
+    def _entries(self, broker: Broker, messages: Sequence[Message]) -> list[Entry]:
         """Messages as entries, one for each queue that gets one; raises before anything is changed."""
-        return [
-            Entry(next(self._broker.numbers), queue, message.priority or 0, message.eta or 0.0, head, message.body)
-            for message, head in [(message, pack(message)) for message in messages]
-            for queue in self._queues_for(message)
-        ]
+        entries = []
+        for message in messages:
+            head = pack(message)
+            for queue in (message.queue,) if message.queue else self._queues_for(message):
+                number, due_at = next(broker.numbers), message.eta or 0.0
+                entries.append(Entry(number, queue, message.priority or 0, due_at, head, message.body))
+        return entries
 
     def _queues_for(self, message: Message) -> list[str]:
         if message.queue:
@@ -80,11 +83,11 @@ class MemoryTransport:
             message, [Binding(each.name, kind, each.routing_key, each.binding_arguments) for each in bound]
         )
 
-    def _insert(self, entries: Iterable[Entry]) -> None:
+    def _insert(self, broker: Broker, entries: Iterable[Entry]) -> None:
         now = self._clock.now()
         for entry in entries:
-            self._broker.entries[entry.number] = entry
-            self._broker.place(entry, now)
+            broker.entries[entry.number] = entry
+            broker.place(entry, now)
 
     def fetch(self, queues: Sequence[str], limit: int, wait: float, lease: float) -> list[Delivery]:
         """Lease messages; waits for the first."""
@@ -139,13 +142,13 @@ class MemoryTransport:
         """Settle, store and publish."""
         lost = []
         with self._broker.changed:
-            prepared = [(commit, self._entries(commit.messages)) for commit in commits]
+            prepared = [(commit, self._entries(self._broker, commit.messages)) for commit in commits]
             for commit, entries in prepared:
                 if not self._settle(commit.settlement):
                     lost.append(commit.settlement.delivery)
                 # A refused record means that a newer execution has told the outcome, and published what follows.
                 elif commit.record is None or not self._store.store([commit.record]):
-                    self._insert(entries)
+                    self._insert(self._broker, entries)
             self._broker.changed.notify_all()
         return lost
 
@@ -275,7 +278,7 @@ class MemoryTransport:
             for number in numbers:
                 _, entry = self._broker.dead.pop(number)
                 fresh = Entry(next(self._broker.numbers), entry.queue, entry.priority, 0.0, entry.head, entry.body)
-                self._insert([fresh])
+                self._insert(self._broker, [fresh])
             self._broker.changed.notify_all()
         return len(numbers)
 
