@@ -38,6 +38,7 @@ STORES = {
     "redis+socket": "celeriac.results.redis:RedisStore",
     "rediss": "celeriac.results.redis:RedisStore",
     "rediss+cluster": "celeriac.results.redis:RedisStore",
+    "rpc": "celeriac.results.rpc:RpcStore",
     "sentinel": "celeriac.results.redis:RedisStore",
     "socket": "celeriac.results.redis:RedisStore",
     "sqla+*": "celeriac.results.sql_open:open_sql_store",
@@ -46,6 +47,13 @@ STORES = {
 }
 
 
+#: Option of rpc:// → the setting that it is: results travel over the broker.
+RPC = {
+    "broker_url": "broker_write_url",
+    "broker_options": "broker_transport_options",
+    "persistent": "result_persistent",
+    "expires": "result_expires",
+}
 #: First part of a scheme → prefix of the settings that its driver takes as options, without that prefix.
 SETTINGS = {name: "database_" for name in ("db", "mariadb", "mysql", "postgres", "postgresql", "sqla")}
 
@@ -68,7 +76,10 @@ def open_store(
 
 
 def _from_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    prefix = SETTINGS.get(url.partition("://")[0].partition("+")[0])
+    kind = url.partition("://")[0].partition("+")[0]
+    if kind == "rpc":
+        return {option: settings[name] for option, name in RPC.items() if name in settings}
+    prefix = SETTINGS.get(kind)
     if prefix is None:
         return {}
     # A setting that is None or empty says nothing; the URL of Celery 3 has another place by now.

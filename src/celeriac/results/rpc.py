@@ -1,0 +1,275 @@
+"""Results as messages: `rpc://` sends each result back to the client that sent the task, over the broker. Nothing is kept.
+
+Opened by `results.open`, with the broker's URL among its options. A worker's store posts each record, as Celery's task meta,
+to the queue that the task's message names (`reply_to`). A client's store listens to one queue for all its tasks, in a
+thread that follows the broker through every outage, and keeps what came in memory until it is read, forgotten or too old. Only
+the sender can read a result. What carries the messages is a `Mail`, one per kind of broker.
+
+Invariant: a record that is ready is never replaced; of two that are not, the later counts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, Protocol
+
+from celeriac.errors import CeleriacError, ImproperlyConfigured, OperationalError
+from celeriac.log import get_logger
+from celeriac.results.base import Record, StoreCapabilities
+from celeriac.results.drivers import check_options, find_factory
+from celeriac.timing import Deadline, backoff
+from celeriac.wire.results import document, record_from_document
+
+__all__ = ["ENTRY_POINT_GROUP", "MAILS", "Mail", "Post", "RpcStore"]
+
+logger = get_logger("celeriac.results.rpc")
+
+ENTRY_POINT_GROUP = "celeriac.mails"
+#: Scheme of the broker's URL to "module:factory" of what carries results there; a factory takes (url, options).
+MAILS = dict.fromkeys(("amqp", "amqps", "librabbitmq", "pyamqp"), "celeriac.transport.amqp_mail:AmqpMail")
+#: Results that are kept although they were read: a second `AsyncResult` of the same id finds them.
+KEPT = 1_000
+#: Unread results after which no more are taken from the broker, until somebody reads.
+MAX_UNREAD = 100_000
+#: Seconds that the listening thread waits for messages in one go.
+WAIT = 30.0
+_DAY = 86_400.0
+
+
+class Post(NamedTuple):
+    """A result on its way."""
+
+    box: str
+    task_id: str
+    body: bytes
+    content_type: str
+    content_encoding: str
+    is_persistent: bool
+
+
+class Mail(Protocol):
+    """What carries results over one kind of broker. Several threads may use it at once."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, with secrets masked."""
+
+    def send(self, posts: Sequence[Post]) -> None:
+        """Returns once the broker has them; one whose box is gone is dropped."""
+
+    def listen(self, box: str, expires: float | None) -> None:
+        """Have a box and receive from it. May be repeated: it is opened anew if it was lost."""
+
+    def receive(self, wait: float) -> list[tuple[bytes, str]]:
+        """Bodies and content types of what has come; waits for the first. Each is given out once."""
+
+    def wake(self) -> None:
+        """Make a `receive` that waits return."""
+
+    def close(self) -> None:
+        """Release connections and boxes."""
+
+
+class RpcStore:
+    """Results by message. See `results.base.ResultStore` for the verbs.
+
+    Args:
+        url: `rpc://`.
+        options: `broker_url` and `broker_options` (the broker's), `persistent` (messages outlive a restart of the broker),
+            `expires` (seconds that an unused box is kept).
+    """
+
+    capabilities = StoreCapabilities(persistent=False, counts_chords=False)
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        given = dict(options or {})
+        check_options(given, ("broker_url", "broker_options", "persistent", "expires"), "rpc://")
+        broker = given.get("broker_url") or ""
+        if isinstance(broker, (list, tuple)):
+            broker = ";".join(broker)
+        if not broker:
+            raise ImproperlyConfigured("rpc:// sends results over the broker, but no broker_url is set.")
+        factory = find_factory(broker, MAILS, ENTRY_POINT_GROUP, "broker for rpc results")
+        self._mail: Mail = factory(broker, dict(given.get("broker_options") or {}))
+        self.url = "rpc://"
+        self._is_persistent = bool(given.get("persistent"))
+        self._expires = _seconds(given.get("expires", _DAY))
+        self.box = str(uuid.uuid4())
+        self._changed = threading.Condition()
+        self._records: OrderedDict[str, tuple[Record, float]] = OrderedDict()
+        self._read: OrderedDict[str, Record] = OrderedDict()
+        self._waiting = 0
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    # the worker's side
+
+    def store(self, records: Sequence[Record]) -> list[str]:
+        """Send results to those who wait for them; one without an address goes nowhere."""
+        posts = [
+            Post(
+                record.reply_to, record.id, document(record), record.content_type, record.content_encoding,
+                self._is_persistent,
+            )
+            for record in records
+            if record.reply_to
+        ]  # fmt: skip
+        if posts:
+            self._mail.send(posts)
+        return []
+
+    # the client's side
+
+    def listen(self) -> str:
+        """Open this client's box, before it sends a task; returns the name that goes into `reply_to`.
+
+        Raises:
+            OperationalError: The broker can't be reached.
+        """
+        if self._thread is None or not self._thread.is_alive():
+            with self._changed:
+                if self._thread is None or not self._thread.is_alive():
+                    self._mail.listen(self.box, self._expires)
+                    self._closing.clear()
+                    self._thread = threading.Thread(target=self._run, name="celeriac-rpc", daemon=True)
+                    self._thread.start()
+        return self.box
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._closing.is_set():
+            try:
+                self._mail.listen(self.box, self._expires)
+                self._take_in(self._mail.receive(WAIT))
+                failures = 0
+            except OperationalError as exc:
+                failures += 1
+                logger.warning("results can't be received, trying again: %s", exc)
+                self._closing.wait(backoff(failures))
+
+    def _take_in(self, received: Sequence[tuple[bytes, str]]) -> None:
+        records = [record for body, content_type in received if (record := _read(body, content_type)) is not None]
+        with self._changed:
+            for record in records:
+                present = self._records.get(record.id)
+                if record.id not in self._read and (present is None or not present[0].is_ready):
+                    self._records[record.id] = (record, time.monotonic())
+            self._drop_old(time.monotonic())
+            self._changed.notify_all()
+            while len(self._records) >= MAX_UNREAD and not self._waiting and not self._closing.is_set():
+                self._changed.wait(1.0)
+
+    def _drop_old(self, now: float) -> None:
+        """Records come in the order of time, so the oldest stand first."""
+        while self._expires and self._records:
+            task_id, (_record, since) = next(iter(self._records.items()))
+            if now - since < self._expires:
+                return
+            del self._records[task_id]
+
+    def get(self, ids: Sequence[str]) -> list[Record | None]:
+        """What has come so far."""
+        with self._changed:
+            return [self._find(task_id) for task_id in ids]
+
+    def _find(self, task_id: str) -> Record | None:
+        found = self._records.get(task_id)
+        return found[0] if found is not None else self._read.get(task_id)
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> list[Record]:
+        """Wait until at least one of the ids is ready."""
+        deadline = Deadline(timeout)
+        wanted = dict.fromkeys(ids)
+        self.listen()
+        with self._changed:
+            self._waiting += 1
+            try:
+                while True:
+                    found = [record for each in wanted if (record := self._find(each)) is not None and record.is_ready]
+                    if found or deadline.passed():
+                        return [self._note_read(record) for record in found]
+                    self._changed.notify_all()  # the listening thread may pause for want of readers
+                    self._changed.wait(deadline.left())
+            finally:
+                self._waiting -= 1
+
+    def _note_read(self, record: Record) -> Record:
+        self._records.pop(record.id, None)
+        self._read[record.id] = record
+        while len(self._read) > KEPT:
+            self._read.popitem(last=False)
+        return record
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Delete what has come."""
+        with self._changed:
+            for task_id in ids:
+                self._records.pop(task_id, None)
+                self._read.pop(task_id, None)
+
+    # what it can't do
+
+    def join_part(self, group_id: str, index: int, size: int) -> int:
+        """Nothing is kept, so nothing can be counted.
+
+        Raises:
+            NotImplementedError: Always, as Celery documents it for chords on rpc.
+        """
+        raise NotImplementedError(
+            "rpc:// has no chords: set result_backend to a store such as redis:// or postgresql://."
+        )
+
+    def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
+        """A group can't be kept.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "rpc:// keeps no groups: set result_backend to a store such as redis:// or postgresql://."
+        )
+
+    def get_group(self, group_id: str) -> bytes | None:
+        """None: nothing is kept."""
+        return None
+
+    def forget_group(self, group_id: str) -> None:
+        """Nothing is kept."""
+
+    def cleanup(self, now: float) -> int:
+        """Drop what is too old; the broker drops old boxes by itself."""
+        with self._changed:
+            before = len(self._records)
+            self._drop_old(time.monotonic() + now - time.time())
+            return before - len(self._records)
+
+    def close(self) -> None:
+        """Stop listening. What came is kept in memory."""
+        self._closing.set()
+        self._mail.wake()
+        with self._changed:
+            self._changed.notify_all()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(5.0)
+        self._mail.close()
+
+
+def _read(body: bytes, content_type: str) -> Record | None:
+    """The record in a message; one that is no result is dropped, and said so."""
+    try:
+        return record_from_document(body, content_type=content_type or None)
+    except CeleriacError as exc:
+        logger.warning("a message that is no result was dropped: %s", exc)
+        return None
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return float(value) if value else None
