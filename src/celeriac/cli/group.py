@@ -28,6 +28,7 @@ COMMANDS = {
     "call": ("celeriac.cli.call:call", "Send a task by name, and print its id."),
     "dead": ("celeriac.cli.dead:dead", "Show dead letters, send them again or delete them."),
     "demo": ("celeriac.cli.demo:demo", "See it work: many tasks, a killed runner, nothing lost."),
+    "doctor": ("celeriac.cli.doctor:doctor", "Check broker, result store and settings; say what is wrong."),
     "list": ("celeriac.cli.listing:listing", "Show queues, their bindings and their sizes."),
     "purge": ("celeriac.cli.purge:purge", "Delete waiting messages from queues."),
     "report": ("celeriac.cli.report:report", "Print what a bug report should say about this installation."),

@@ -11,7 +11,7 @@ from celeriac import __version__
 from celeriac.cli.command_context import CommandContext, settings_of
 from celeriac.config_mask import mask_url
 
-__all__ = ["report"]
+__all__ = ["installed_packages", "report"]
 
 #: Packages whose version matters; those that are not installed are left out.
 _PACKAGES = (
@@ -29,7 +29,7 @@ def report(context: CommandContext, /, settings: tuple[str, ...]) -> int:
         f"celeriac   {__version__}",
         f"python     {platform.python_version()} ({platform.python_implementation()})",
         f"platform   {platform.system()} {platform.release()}, {platform.machine()}",
-        f"packages   {', '.join(_installed())}",
+        f"packages   {', '.join(installed_packages())}",
     ]
     if context.app_name or context.app is not None or context.changes or settings:
         app = context.find_app(settings_of(settings))
@@ -49,7 +49,8 @@ def _masked(url: str | list[str]) -> str:
     return ", ".join(map(mask_url, [url] if isinstance(url, str) else url))
 
 
-def _installed() -> list[str]:
+def installed_packages() -> list[str]:
+    """The packages that matter and are here, with their versions."""
     found = []
     for name in _PACKAGES:
         try:

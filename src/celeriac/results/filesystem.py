@@ -145,7 +145,7 @@ class FilesystemStore:
         with self._mapped_errors():
             try:
                 for record in records:
-                    temporary.append(self._written(value_of(record, self.compression)))
+                    temporary.append(self._written(value_of(record, self.compression)))  # noqa: PERF401 -- for `finally`
                 with self._locked():
                     for record, path in zip(records, temporary, strict=True):
                         place = self._task_place(record.id)

@@ -234,6 +234,21 @@ class MemcachedStore:
         """Nothing to do: memcached drops what has expired, and can't list what it has."""
         return 0
 
+    def server_time(self) -> float:
+        """Seconds since 1970 by the server's clock."""
+        return min(node.time() for node in self._nodes)
+
+    def durability_report(self) -> list[str]:
+        """What this store can lose, for people."""
+        lines = ["memcached keeps results in memory only: a restart loses them"]
+        for node in self._nodes:
+            stats = node.stats()
+            if int(stats.get(b"evictions", b"0")):
+                lines.append(
+                    f"{node.name} is too small (-m): it has dropped {int(stats[b'evictions'])} values to make room"
+                )
+        return lines
+
     def close(self) -> None:
         """Close idle connections."""
         for node in self._nodes:

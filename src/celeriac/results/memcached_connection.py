@@ -133,6 +133,20 @@ class Node:
         with self._returned(connection):
             return [self._checked(connection.line(deadline)) for _ in commands]
 
+    def stats(self) -> dict[bytes, bytes]:
+        """What the server tells about itself."""
+        found = {}
+        connection, deadline = self._sent(b"stats\r\n")
+        with self._returned(connection):
+            while (line := self._checked(connection.line(deadline))) != b"END":
+                _, name, value = line.split(b" ", 2)
+                found[name] = value
+        return found
+
+    def time(self) -> float:
+        """Seconds since 1970 by the server's clock, which it tells in whole seconds; the middle of this one."""
+        return int(self.stats()[b"time"]) + 0.5
+
     def _sent(self, data: bytes) -> tuple[_Connection, float]:
         """A connection on which `data` is sent, and until when it must be answered."""
         deadline = time.monotonic() + self._settings.timeout

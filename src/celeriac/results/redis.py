@@ -204,6 +204,11 @@ class RedisStore:
             if cursor == b"0":
                 return deleted
 
+    def server_time(self) -> float:
+        """Seconds since 1970 by the server's clock."""
+        seconds, microseconds = self._server.call("TIME")
+        return int(seconds) + int(microseconds) / 1e6
+
     def close(self) -> None:
         """Close idle connections."""
         self._drop_watch()

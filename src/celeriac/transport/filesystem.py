@@ -63,6 +63,11 @@ class FilesystemTransport:
         self._interrupts = 0
         self._changed = threading.Condition()
 
+    @property
+    def path(self) -> str:
+        """Where messages are read from."""
+        return self._in
+
     def _own(self, name: str) -> str:
         """One of the folders that stock Celery doesn't know."""
         return os.path.join(self._in, ".celeriac", name)

@@ -232,6 +232,11 @@ class RedisTransport:
         """What the server may lose, one line each."""
         return durability_report(self._server)
 
+    def server_time(self) -> float:
+        """Seconds since 1970 by the server's clock."""
+        seconds, microseconds = self._server.call("TIME")
+        return int(seconds) + int(microseconds) / 1e6
+
     # ending deliveries
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:

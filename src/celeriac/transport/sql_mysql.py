@@ -103,6 +103,16 @@ class MysqlTransport(SqlTransport):
     def _publish(self, rows: list[Row], wants: set[str]) -> None:
         self._run(lambda cursor: self._messages.insert(cursor, rows))
 
+    def server_time(self) -> float:
+        """Seconds since 1970 by the server's clock."""
+
+        def work(cursor: Any) -> float:
+            cursor.execute("SELECT unix_timestamp(now(6))")
+            [(seconds,)] = cursor.fetchall()
+            return float(seconds)
+
+        return self._run(work, durable=False, atomic=False)
+
     def commits_with(self, store: ResultStore) -> bool:
         """True for the store on the same database."""
         if not isinstance(store, CoreStore) or store.database.identity != self._engine.identity:

@@ -71,6 +71,16 @@ class PostgresTransport(SqlTransport):
         places = [address(self.settings.schema, want) for want in sorted(wants)]
         return [channel for channel, _ in places], [key for _, key in places]
 
+    def server_time(self) -> float:
+        """Seconds since 1970 by the server's clock."""
+
+        def work(cursor: Any) -> float:
+            cursor.execute("SELECT extract(epoch FROM clock_timestamp())")
+            [(seconds,)] = cursor.fetchall()
+            return float(seconds)
+
+        return self._run(work, durable=False, atomic=False)
+
     def commits_with(self, store: ResultStore) -> bool:
         """True for the PostgreSQL store on the same database."""
         if not isinstance(store, PostgresStore) or store.identity != self._database.identity:
