@@ -1,0 +1,1 @@
+"""The app and the harness of the fault tests of network brokers."""

@@ -1,0 +1,50 @@
+"""The tasks of the fault tests of network brokers, run by real workers.
+
+Broker, store and settings come from the environment, as the harness sets it. Every start and end of a task is a line of the
+ledger, on disk before the task goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from celeriac import Celeriac, Task
+from tests.support.files import Ledger
+
+app = Celeriac("jobs", **json.loads(os.environ["CELERIAC_TEST_SETTINGS"]))
+ledger = Ledger(os.environ["CELERIAC_TEST_LEDGER"])
+
+
+def _tell(what: str, key: str) -> float:
+    moment = time.monotonic()
+    ledger.append(f"{what} {key} {moment:.6f} {os.getpid()}")
+    return moment
+
+
+@app.task(name="work", bind=True)
+def work(self: Task[..., Any], key: str, seconds: float) -> list[Any]:
+    """Work for a while; returns its key, the node that did it, and a value that no other execution returns."""
+    moment = _tell("start", key)
+    if seconds:
+        time.sleep(seconds)
+    _tell("end", key)
+    return [key, self.request.hostname or "", f"{os.getpid()}/{moment:.6f}"]
+
+
+@app.task(name="follow")
+def follow(value: list[Any]) -> str:
+    """The callback of `work`."""
+    _tell("follow", value[0])
+    return str(value[0])
+
+
+@app.task(name="due")
+def due(moment: float) -> None:
+    """A task with an ETA: notes how late it started. Not synced to disk, as thousands of them may be due a second."""
+    lateness = time.time() - moment
+    file = os.open(os.environ["CELERIAC_TEST_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(file, f"late due {lateness:.6f} {os.getpid()}\n".encode())
+    os.close(file)
