@@ -435,7 +435,9 @@ class Celeriac:
         with self._lock:
             found = self.__dict__.get("transport")
             if found is None:
-                found = open_transport(self._url(self.conf.broker_write_url), self.conf.broker_transport_options)
+                found = open_transport(
+                    self._url(self.conf.broker_write_url), self.conf.broker_transport_options, self.conf
+                )
                 known = list(self.router.queues.values())
                 if any(queue.exchange.type != "direct" for queue in known):
                     found.declare(known)

@@ -46,15 +46,19 @@ TRANSPORTS = {
 }
 
 
-def open_transport(url: str, options: Mapping[str, Any] | None = None) -> Transport:
+def open_transport(
+    url: str, options: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+) -> Transport:
     """Open the broker at `url`, without connecting yet.
 
     Args:
         url: For example `sqlite:///celeriac.db`.
         options: The driver's options (`broker_transport_options`); the URL's query has precedence.
+        settings: The app's settings; `broker_use_ssl` is the option `ssl`.
 
     Raises:
         ImproperlyConfigured: The URL or an option is wrong, or the driver's library is not installed.
     """
     factory = find_factory(url, TRANSPORTS, ENTRY_POINT_GROUP, "broker")
-    return cast("Transport", factory(url, dict(options or {})))
+    secured = {"ssl": settings["broker_use_ssl"]} if settings is not None and settings["broker_use_ssl"] else {}
+    return cast("Transport", factory(url, {**secured, **(options or {})}))
