@@ -8,10 +8,25 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["argument_checker", "takes_request"]
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+__all__ = ["argument_checker", "signature_of", "takes_request"]
+
+
+def signature_of(fun: Callable[..., Any], *, follow_wrapped: bool = True) -> inspect.Signature:
+    """The signature of a callable, whose annotations may name what is not there at run time.
+
+    Raises:
+        TypeError, ValueError: Python can't tell it.
+    """
+    if sys.version_info >= (3, 14):  # annotations are evaluated when they are asked for
+        return inspect.signature(fun, follow_wrapped=follow_wrapped, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(fun, follow_wrapped=follow_wrapped)
 
 
 def _anything(*args: Any, **kwargs: Any) -> None:
@@ -26,7 +41,7 @@ def argument_checker(fun: Callable[..., Any], *, bound: bool = False) -> Callabl
     """
     try:
         # Not through `__wrapped__`: a decorator may take other arguments than the function in it.
-        parameters = list(inspect.signature(fun, follow_wrapped=False).parameters.values())
+        parameters = list(signature_of(fun, follow_wrapped=False).parameters.values())
     except (TypeError, ValueError):
         return _anything
     if bound and parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
@@ -50,7 +65,7 @@ def _without_annotation(parameter: inspect.Parameter) -> inspect.Parameter:
 def takes_request(task: Any) -> bool:
     """Whether an error callback takes (request, exc, traceback) rather than the failed task's id alone."""
     try:
-        parameters = inspect.signature(getattr(task, "__wrapped__", task.run)).parameters.values()
+        parameters = signature_of(getattr(task, "__wrapped__", task.run)).parameters.values()
     except (TypeError, ValueError):
         return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]

@@ -16,6 +16,8 @@ from typing import Any, Union
 
 from pydantic import BaseModel
 
+from celeriac.arguments import signature_of
+
 __all__ = ["dump_models", "wrap"]
 
 
@@ -24,7 +26,7 @@ def wrap(app: Any, fun: Callable[..., Any], name: str, bind: bool, options: dict
     strict = bool(options.get("pydantic_strict", False))
     context = {"celery_app": app, "celery_task_name": name, **(options.get("pydantic_context") or {})}
     dump = {"mode": "json", **(options.get("pydantic_dump_kwargs") or {})}
-    signature = inspect.signature(fun)
+    signature = signature_of(fun)
 
     @functools.cache
     def models() -> dict[str, type[BaseModel]]:
