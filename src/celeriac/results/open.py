@@ -55,7 +55,10 @@ RPC = {
     "expires": "result_expires",
 }
 #: First part of a scheme → prefix of the settings that its driver takes as options, without that prefix.
-SETTINGS = {name: "database_" for name in ("db", "mariadb", "mysql", "postgres", "postgresql", "sqla")}
+SETTINGS = {
+    **{name: "database_" for name in ("db", "mariadb", "mysql", "postgres", "postgresql", "sqla")},
+    **{name: "redis_" for name in ("redis", "rediss", "sentinel", "socket")},
+}
 
 
 def open_store(
@@ -82,9 +85,10 @@ def _from_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     prefix = SETTINGS.get(kind)
     if prefix is None:
         return {}
-    # A setting that is None or empty says nothing; the URL of Celery 3 has another place by now.
+    # A default is the driver's own business, and a setting that is None or empty says nothing; the URL of Celery 3 has
+    # another place by now.
     return {
         name.removeprefix(prefix): settings[name]
-        for name in settings
+        for name in getattr(settings, "changes", settings)
         if name.startswith(prefix) and name != "database_url" and settings[name]
     }
