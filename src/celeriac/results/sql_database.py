@@ -233,16 +233,14 @@ class Database:
 
 
 def _is_alive(connection: Connection) -> bool:
-    """Whether a connection that was idle has not been closed by the server. Costs no round trip."""
+    """Whether a connection that was idle may be used. Costs no round trip.
+
+    Nothing was asked, so if there is something to read it is the server's farewell or the end.
+    """
     if connection.closed:
         return False
-    try:
-        if hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(connection.pgconn.socket, select.POLLIN)
-            if not poll.poll(0):
-                return True
-        connection.pgconn.consume_input()
-    except (psycopg.Error, ValueError):
-        return False
-    return bool(connection.pgconn.status == psycopg.pq.ConnStatus.OK)
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(connection.pgconn.socket, select.POLLIN)
+        return not poll.poll(0)
+    return not select.select([connection.pgconn.socket], [], [], 0)[0]
