@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from pymemcache.client.base import Client  # type: ignore[import-untyped]
 
+from celeriac import Celeriac
 from celeriac.errors import ImproperlyConfigured, MessageTooLarge, OperationalError
 from celeriac.results.base import ResultStore
 from celeriac.results.memcached import RELATIVE, MemcachedStore
@@ -178,6 +179,18 @@ def test_a_fork_does_not_share_connections(store: MemcachedStore) -> None:
         os._exit(0 if store.get(["f"]) != [None] and store.get(["g"]) == [None] else 1)
     assert store.get(["f"]) != [None]
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_settings_of_celery_are_options(server: MemcachedServer, peer: Client) -> None:
+    options = {"behaviors": {"tcp_nodelay": True}, "timeout": 1.5}
+    app = Celeriac(
+        "c", backend=server.url, result_compression="zlib", cache_backend_options=options, set_as_current=False
+    )
+    assert app.backend is not None
+    app.backend.store([make_record("squeezed")])
+    assert peer.get("celery-task-meta-squeezed").startswith(b"\0celery-compressed\0")
+    assert app.backend.get(["squeezed"]) != [None]
+    app.close()
 
 
 def test_opening() -> None:

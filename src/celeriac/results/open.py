@@ -56,9 +56,13 @@ RPC = {
 }
 #: First part of a scheme → prefix of the settings that its driver takes as options, without that prefix.
 SETTINGS = {
-    **{name: "database_" for name in ("db", "mariadb", "mysql", "postgres", "postgresql", "sqla")},
-    **{name: "redis_" for name in ("redis", "rediss", "sentinel", "socket")},
+    **dict.fromkeys(("db", "mariadb", "mysql", "postgres", "postgresql", "sqla"), "database_"),
+    **dict.fromkeys(("redis", "rediss", "sentinel", "socket"), "redis_"),
 }
+#: Drivers whose values `result_compression` compresses.
+COMPRESSING = frozenset({"FilesystemStore", "MemcachedStore", "RedisStore"})
+#: Driver → the setting that is a dict of its options.
+OPTION_SETTINGS = {"MemcachedStore": "cache_backend_options"}
 
 
 def open_store(
@@ -82,12 +86,18 @@ def _from_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     kind = url.partition("://")[0].partition("+")[0]
     if kind == "rpc":
         return {option: settings[name] for option, name in RPC.items() if name in settings}
+    driver = STORES.get(url.partition("://")[0], "").rpartition(":")[2]
+    found: dict[str, Any] = {}
+    if driver in COMPRESSING and settings.get("result_compression"):
+        found["compression"] = settings["result_compression"]
+    if driver in OPTION_SETTINGS:
+        found |= settings.get(OPTION_SETTINGS[driver]) or {}
     prefix = SETTINGS.get(kind)
     if prefix is None:
-        return {}
+        return found
     # A default is the driver's own business, and a setting that is None or empty says nothing; the URL of Celery 3 has
     # another place by now.
-    return {
+    return found | {
         name.removeprefix(prefix): settings[name]
         for name in getattr(settings, "changes", settings)
         if name.startswith(prefix) and name != "database_url" and settings[name]
