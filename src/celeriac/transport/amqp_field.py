@@ -51,14 +51,28 @@ def short_text(value: str) -> bytes:
 # --- tables
 
 
+class _Unplain(Exception):
+    """A value that AMQP has no type for, and where it sits."""
+
+    def __init__(self, path: str, value: Any, reason: object) -> None:
+        super().__init__(path)
+        self.path = path
+        self.value = value
+        self.reason = reason
+
+
 def encode_table(table: Mapping[str, Any]) -> bytes:
     """A field table.
 
     Raises:
         EncodeError: A value is not plain data; its field is named.
     """
-    parts: list[bytes] = [b""]
-    _write_fields(parts, table, 0)
+    parts: list[bytes] = []
+    try:
+        _write_fields(parts, table, 0)
+    except _Unplain as exc:
+        kind = type(exc.value).__name__
+        raise EncodeError(f"header {exc.path!r} ({kind}) is not plain data: {exc.reason}") from exc
     body = b"".join(parts)
     return _U32.pack(len(body)) + body
 
@@ -68,10 +82,10 @@ def _write_fields(parts: list[bytes], table: Mapping[str, Any], depth: int) -> N
         try:
             parts.append(_name(name))
             _write(parts, value, depth)
-        except (TypeError, ValueError, OverflowError, struct.error) as exc:
-            if isinstance(exc, EncodeError) and depth:
-                raise
-            raise EncodeError(f"header {name!r} ({type(value).__name__}) is not plain data: {exc}") from exc
+        except _Unplain as exc:
+            raise _Unplain(f"{name}.{exc.path}", exc.value, exc.reason) from exc
+        except (AttributeError, TypeError, ValueError, OverflowError, struct.error) as exc:
+            raise _Unplain(str(name), value, exc) from exc
 
 
 _names: dict[str, bytes] = {}
@@ -151,6 +165,8 @@ def decode_table(data: bytes, position: int = 0, depth: int = 0) -> tuple[dict[s
             position += 1
         else:
             table[name], position = _read(data, tag, position + 1, depth)
+    if position != end:
+        raise DecodeError("a table is longer than it says")
     return table, position
 
 
@@ -291,6 +307,8 @@ def decode_properties(payload: bytes) -> Properties:
                 packing = _INTEGERS[code]
                 found[name] = packing.unpack_from(payload, position)[0]
                 position += packing.size
+        if position > len(payload):
+            raise DecodeError("they are cut off")
         return Properties(**found)
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, OverflowError) as exc:
         raise DecodeError(f"unreadable properties: {exc}") from exc
