@@ -25,6 +25,9 @@ __all__ = ["Committer", "Entry"]
 
 logger = get_logger("celeriac.worker.committer")
 
+#: Longest pause between two attempts, in seconds.
+LONGEST_PAUSE = 2.0
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One thing to commit. Without `settlement`: a state of a running task, or the outcome of one acked early.
@@ -123,7 +126,7 @@ class Committer:
                 return self._commit(batch, steps)
             except OperationalError as exc:
                 attempt += 1
-                pause = backoff(attempt)
+                pause = backoff(attempt, cap=LONGEST_PAUSE)
                 logger.warning("%d outcome(s) can't be committed, trying again in %.1f s: %s", len(batch), pause, exc)
                 threading.Event().wait(pause)
             except Exception as exc:  # a value that a driver can't take must not end this thread

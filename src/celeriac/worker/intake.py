@@ -27,6 +27,8 @@ logger = get_logger("celeriac.worker.intake")
 WAIT = 5.0
 #: Messages taken in one round trip at most.
 MAX_BATCH = 512
+#: Longest pause between two attempts, in seconds: after a long outage the next task starts within it and a connect.
+LONGEST_PAUSE = 2.0
 
 
 class Intake:
@@ -103,7 +105,7 @@ class Intake:
             except Exception as exc:  # whatever a driver raises: without this thread the worker would idle for ever
                 failures += 1
                 self.is_connected = False
-                pause, trace = backoff(failures), None if isinstance(exc, OperationalError) else exc
+                pause, trace = backoff(failures, cap=LONGEST_PAUSE), None if isinstance(exc, OperationalError) else exc
                 url = self._transport.url
                 logger.error("can't fetch from %s, trying again in %.1f s: %s", url, pause, exc, exc_info=trace)
                 with self._condition:

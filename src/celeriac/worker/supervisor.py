@@ -31,7 +31,7 @@ from celeriac.worker.admission import Admission, Decision, Rules, admit
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.banner import banner
 from celeriac.worker.committer import Committer, Entry
-from celeriac.worker.intake import Intake
+from celeriac.worker.intake import LONGEST_PAUSE, Intake
 from celeriac.worker.leases import Leases
 from celeriac.worker.limits import TICK, Watch
 from celeriac.worker.nursery import Nursery
@@ -174,7 +174,7 @@ class Supervisor:
                 limit = conf.broker_connection_max_retries
                 if not conf.broker_connection_retry_on_startup or (limit and attempt > limit):
                     raise
-                pause = backoff(attempt)
+                pause = backoff(attempt, cap=LONGEST_PAUSE)
                 logger.error("the broker can't be reached, trying again in %.1f s: %s", pause, exc)
             await asyncio.sleep(pause)
 
