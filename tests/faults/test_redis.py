@@ -314,6 +314,30 @@ def test_a_full_server_refuses_and_recovers(server: RedisServer, transport: Redi
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("maxmemory-policy", "allkeys-lru", "Set it to noeviction"),
+        ("appendfsync", "everysec", "loses the last second"),
+        ("appendfsync", "no", "appendfsync is no"),
+        ("appendonly", "no", "loses everything"),
+        (None, None, None),
+    ],
+)
+def test_what_the_server_may_lose_is_told(
+    server: RedisServer, transport: RedisTransport, name: str | None, value: str | None, told: str | None
+) -> None:
+    before = server.call("CONFIG", "GET", name)[1] if name else None
+    if name:
+        server.call("CONFIG", "SET", name, value)
+    try:
+        report = transport.durability_report()
+    finally:
+        if name:
+            server.call("CONFIG", "SET", name, before)
+    assert [told in line for line in report] == ([True] if told else [])
+
+
 def test_a_replica_says_so(server: RedisServer, transport: RedisTransport) -> None:
     server.call("REPLICAOF", "127.0.0.1", "1")
     try:
