@@ -172,7 +172,7 @@ class Database:
             "PRAGMA journal_mode = WAL",
             f"PRAGMA synchronous = {self.settings.synchronous}",
             "PRAGMA secure_delete = OFF",
-            "PRAGMA cache_size = -8000",  # KiB
+            "PRAGMA cache_size = -2000",  # KiB
             "PRAGMA journal_size_limit = 67108864",  # a log that grew in a burst shrinks again
             "BEGIN IMMEDIATE",
         ):
