@@ -21,7 +21,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import NullPool
 
-from celeriac.errors import CeleriacError, EncodeError, ImproperlyConfigured, OperationalError
+from celeriac.errors import CeleriacError, EncodeError, ImproperlyConfigured, OperationalError, near_match
 from celeriac.results.sql_settings import SqlSettings
 
 __all__ = ["Engine"]
@@ -35,6 +35,8 @@ ATTEMPTS = 8
 _TRANSIENT = frozenset({1213, 1205, 1062, 1020, 1050, "40001", "40P01", "23505"})
 #: MySQL: table doesn't exist.
 _NO_TABLE = 1146
+#: Dialects that SQLAlchemy brings along.
+_DIALECTS = ("mariadb", "mssql", "mysql", "oracle", "postgresql", "sqlite")
 #: Driver when the URL names none.
 _DEFAULT_DRIVERS = {"mysql": "pymysql", "postgresql": "psycopg"}
 # Times are UTC; a claim must not lock gaps between rows; a client that was frozen gives its locks back.
@@ -99,7 +101,12 @@ class Engine:
             raise ImproperlyConfigured(
                 f"{settings.masked} needs the package {error.name!r}, which is not here."
             ) from error
-        except (exc.ArgumentError, exc.NoSuchModuleError, TypeError) as error:
+        except exc.NoSuchModuleError as error:
+            name = self.url.get_backend_name()
+            raise ImproperlyConfigured(
+                f"{settings.masked}: SQLAlchemy has no dialect {name!r} here.{near_match(name, _DIALECTS)}"
+            ) from error
+        except (exc.ArgumentError, TypeError) as error:
             raise ImproperlyConfigured(f"{settings.masked}: {error}") from error
         if engine.dialect.name in ("mysql", "mariadb"):
             event.listen(engine, "connect", self._prepare_mysql)
@@ -144,7 +151,7 @@ class Engine:
             except CeleriacError:
                 raise
             except Exception as error:  # of whatever driver is behind the engine; others pass
-                code, is_known = _code(error, self.engine)
+                code, is_known = _code(error, self._engine)
                 if not is_known:
                     raise
                 is_transient = code in _TRANSIENT or isinstance(error, exc.IntegrityError)
@@ -240,10 +247,10 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _code(error: Exception, engine: sqlalchemy.Engine) -> tuple[Any, bool]:
+def _code(error: Exception, engine: sqlalchemy.Engine | None) -> tuple[Any, bool]:
     """The database's own code for an error, and whether it is one of a database at all."""
     original = getattr(error, "orig", None) or error
-    dbapi_error = getattr(engine.dialect.dbapi, "Error", exc.DBAPIError)
+    dbapi_error = getattr(engine.dialect.dbapi if engine is not None else None, "Error", exc.DBAPIError)
     is_known = isinstance(error, (exc.SQLAlchemyError, UnicodeEncodeError)) or isinstance(original, dbapi_error)
     state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     return state or (original.args[0] if original.args else None), is_known
