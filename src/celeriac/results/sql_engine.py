@@ -81,6 +81,13 @@ class Engine:
 
     def _make(self) -> sqlalchemy.Engine:
         settings = self.settings
+        try:
+            self.url.get_dialect()
+        except exc.NoSuchModuleError as error:
+            name = self.url.get_backend_name()
+            raise ImproperlyConfigured(
+                f"{settings.masked}: SQLAlchemy has no dialect {name!r} here.{near_match(name, _DIALECTS)}"
+            ) from error
         options = {"connect_args": _connect_args(self.url, settings.timeout), **settings.engine_options}
         # A look at the socket tells whether an idle connection is gone; a question would cost a round trip each time.
         is_pymysql = self.url.get_driver_name() == "pymysql"
@@ -100,11 +107,6 @@ class Engine:
         except ModuleNotFoundError as error:
             raise ImproperlyConfigured(
                 f"{settings.masked} needs the package {error.name!r}, which is not here."
-            ) from error
-        except exc.NoSuchModuleError as error:
-            name = self.url.get_backend_name()
-            raise ImproperlyConfigured(
-                f"{settings.masked}: SQLAlchemy has no dialect {name!r} here.{near_match(name, _DIALECTS)}"
             ) from error
         except (exc.ArgumentError, TypeError) as error:
             raise ImproperlyConfigured(f"{settings.masked}: {error}") from error
