@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from celeriac import Celeriac
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.message import Action, Settlement
 from celeriac.results.filesystem import LEFTOVER, FilesystemStore
+from celeriac.results.meta_value import record_from, value_of
 from celeriac.results.open import open_store
 from celeriac.testing.results import ResultStoreSuite, make_record
 from celeriac.testing.transports import PATIENCE, TransportSuite, make_message
@@ -80,6 +83,63 @@ def test_stock_celery_reads_what_we_write(store: FilesystemStore, folder: Path) 
     assert {key: ours[key] for key in stock} == stock
     group = json.loads((folder / "celery-taskset-meta-fs-g").read_text())
     assert group["result"] == json.loads(recorded["celery-taskset-meta-fs-g"])["result"]
+
+
+RECORD = {
+    "date_done": "2026-11-20T22:44:12+00:00",
+    "fence": (3, 2),
+    "expires_at": 4e9,
+    "children": [[["c", None], None]],
+}
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(
+    ("kind", "encoding", "result"),
+    [
+        ("application/json", "utf-8", b'{"a": [1, null]}'),
+        ("application/json", "utf-8", b"NaN"),
+        ("application/json", "utf-8", b"no JSON"),
+        ("application/x-msgpack", "binary", msgspec.msgpack.encode({"a": [1, None]})),
+        ("application/x-msgpack", "binary", b"\xc1"),
+        ("application/x-yaml", "utf-8", b"a: [1, null]\n"),
+        ("application/x-python-serialize", "binary", pickle.dumps({1, 2})),
+        ("application/x-of-my-own", "binary", b"\x00\xff"),
+    ],
+)
+def test_records_of_every_format_come_back(
+    store: FilesystemStore, kind: str, encoding: str, result: bytes, compression: str | None
+) -> None:
+    extended = {"name": "t", "args": result, "kwargs": result, "worker": "w", "retries": 3, "queue": "q"}
+    for fields in ({}, extended, {"stamps": {"stamped_headers": ["s"], "stamps": {"s": 1}}, **extended}):
+        record = make_record("x", result=result, content_type=kind, content_encoding=encoding, **RECORD, **fields)
+        assert record_from(value_of(record, compression)) == record
+    store.store([record])
+    assert store.get(["x"]) == [record]
+
+
+class Bomb:
+    """Goes off when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os._exit, (9,)  # type: ignore[return-value]
+
+
+def test_no_pickle_is_loaded_to_compare_fences(store: FilesystemStore, folder: Path) -> None:
+    kind = {"content_type": "application/x-python-serialize", "content_encoding": "binary"}
+    store.store([make_record("b", "FAILURE", result=pickle.dumps(Bomb()), fence=(0, 2), **kind)])
+    assert store.store([make_record("b", "FAILURE", fence=(0, 1))]) == ["b"]
+    assert store.get(["b"]) != [None]
+    (folder / "celery-task-meta-s").write_bytes(pickle.dumps({"status": "SUCCESS", "result": Bomb(), "task_id": "s"}))
+    assert store.get(["s"]) == [None]
+    store.cleanup(time.time())
+
+
+def test_what_stock_celery_unpickles(store: FilesystemStore, folder: Path) -> None:
+    kind = {"content_type": "application/x-python-serialize", "content_encoding": "binary"}
+    store.store([make_record("p", result=pickle.dumps({1, 2}), **kind)])
+    with (folder / "celery-task-meta-p").open("rb") as file:
+        assert pickle.load(file)["result"] == {1, 2}
 
 
 def test_nothing_but_results_is_left_in_the_folder(store: FilesystemStore, folder: Path) -> None:

@@ -21,6 +21,7 @@ from celeriac.results.memcached import RELATIVE, MemcachedStore
 from celeriac.results.memory import MemoryStore
 from celeriac.results.open import open_store
 from celeriac.testing.results import ResultStoreSuite, make_record
+from celeriac.testing.worker import start_worker
 from tests.support.memcached_server import MemcachedServer
 
 pytestmark = pytest.mark.server("memcached")
@@ -140,6 +141,24 @@ def test_a_restart_loses_results_and_nothing_else(tmp_path: Path) -> None:
         with pytest.raises(OperationalError, match=f"memcached at 127.0.0.1:{server.port} can't be reached"):
             store.get(["a"])
         store.close()
+
+
+def test_outcomes_wait_for_a_server_that_is_down(tmp_path: Path) -> None:
+    with MemcachedServer(tmp_path / "m") as server:
+        app = Celeriac("m", broker=f"memory://{tmp_path}", backend=server.url, set_as_current=False)
+        may_end = threading.Event()
+
+        @app.task
+        def slow() -> str:
+            may_end.wait(20)
+            return "stored"
+
+        with app, start_worker(app, pool="threads"):
+            result = slow.delay()
+            server.kill()
+            may_end.set()
+            server.start()
+            assert result.get(timeout=20) == "stored"
 
 
 def test_a_frozen_server_is_given_up(tmp_path: Path) -> None:
