@@ -26,10 +26,12 @@ __all__ = [
     "LogStream",
     "TaskFormatter",
     "current_task_info",
+    "expand_index",
     "get_logger",
     "get_task_logger",
     "log_level",
     "redirected_stdouts",
+    "set_process_index",
     "setup_worker_logging",
 ]
 
@@ -47,6 +49,7 @@ _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRI
 _COLOURS = {"DEBUG": "\033[34m", "WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[1;35m"}
 _RESET = "\033[0m"
 
+_process_index = 0
 #: What `setup_worker_logging` has added in this process, so that calling it again replaces it.
 _installed: list[tuple[logging.Logger, logging.Handler]] = []
 
@@ -105,6 +108,17 @@ class TaskFormatter(logging.Formatter):
         line = super().format(record)
         code = _COLOURS.get(record.levelname) if self.colour else None
         return f"{code}{line}{_RESET}" if code else line
+
+
+def set_process_index(index: int) -> None:
+    """This process's number in its worker: 0 for the supervisor and the zygote, 1 and up for runners."""
+    global _process_index
+    _process_index = index
+
+
+def expand_index(path: str) -> str:
+    """A log file's name with %i (number of the process) and %I (the same with a dash; nothing for 0) put in."""
+    return path.replace("%i", str(_process_index)).replace("%I", f"-{_process_index}" if _process_index else "")
 
 
 def setup_worker_logging(
@@ -210,7 +224,11 @@ def _add_handler(
     others = [handler for handler in logger.handlers if not isinstance(handler, logging.NullHandler)]
     if others and not hijack:
         return
-    handler = _ReopenedFileHandler(logfile, encoding="utf-8") if logfile else logging.StreamHandler(sys.stderr)
+    handler = (
+        _ReopenedFileHandler(expand_index(os.fspath(logfile)), encoding="utf-8")
+        if logfile
+        else logging.StreamHandler(sys.stderr)
+    )
     for other in others:
         logger.removeHandler(other)  # not closed: it may be in use elsewhere
     handler.setFormatter(formatter)

@@ -307,3 +307,14 @@ def test_standard_input_is_left_alone(celeriac: CommandLine, app: Celeriac) -> N
     worker.terminate()
     assert worker.wait(30) == 0
     worker.stdout.close()
+
+
+def test_each_runner_has_a_log_file_of_its_own_when_its_name_says_so(
+    worker_process: Start, app: Celeriac, tmp_path: Path
+) -> None:
+    worker = worker_process("tasks", "-c", "2", "-l", "INFO", "-f", "%n%I-%i.log", "-n", "logs@here")
+    worker.wait_runners(2)
+    assert ask(app, "tasks.add", 2, 3) == 5
+    eventually(lambda: "logs@here ready." in (tmp_path / "logs-0.log").read_text())
+    assert worker.stop() == 0
+    assert sorted(path.name for path in tmp_path.glob("logs*.log")) == ["logs-0.log", "logs-1-1.log", "logs-2-2.log"]

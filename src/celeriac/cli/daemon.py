@@ -28,10 +28,16 @@ EX_CANTCREAT = 73
 _FIELD = re.compile(r"%([nhdpiI%])")
 
 
-def node_path(path: str, node: str) -> str:
-    """A path with the parts of the node name put in: %p node, %n name, %h host, %d domain; %i is 0 and %I is empty."""
+def node_path(path: str, node: str, *, keep_index: bool = False) -> str:
+    """A path with the parts of the node name put in: %p node, %n name, %h host, %d domain; %i is 0 and %I is empty.
+
+    Args:
+        keep_index: Leave %i and %I, which each process of the worker puts in for itself (`log.expand_index`).
+    """
     name, _, host = node.partition("@")
     parts = {"p": node, "n": name, "h": host, "d": host.partition(".")[2], "i": "0", "I": "", "%": "%"}
+    if keep_index:
+        parts.update(i="%i", I="%I")
     return _FIELD.sub(lambda match: parts[match[1]], path)
 
 

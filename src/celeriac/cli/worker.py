@@ -67,7 +67,11 @@ _OPTIONS = [
     option("--purge", "--discard", is_flag=True, help="Delete what waits in the queues before starting."),
     option("-E", "--task-events", "--events", is_flag=True, help="Send events about tasks."),
     option("-l", "--loglevel", type=LogLevel(), default="WARNING", help="[WARNING]"),
-    option("-f", "--logfile", help="Log file; default is standard error."),
+    option(
+        "-f",
+        "--logfile",
+        help="Log file; default is standard error. %i is the number of the process.",
+    ),
     option("--pidfile", help="File for the process id."),
     option("-D", "--detach", is_flag=True, help="Run in the background."),
     option("--uid", help="User to become."),
@@ -100,9 +104,9 @@ def worker(context: CommandContext, /, settings: tuple[str, ...], **given: Any) 
     is warm, then cold. HUP starts it again. Nothing is lost either way.
     """
     named = worker_app(context)
-    conf_files = {name: given[name] for name in ("logfile", "pidfile")}
     node = node_name(given["hostname"])
-    logfile, pidfile = (node_path(path, node) if path else None for path in conf_files.values())
+    logfile = node_path(given["logfile"], node, keep_index=True) if given["logfile"] else None
+    pidfile = node_path(given["pidfile"], node) if given["pidfile"] else None
     become(given["uid"], given["gid"], given["umask"])
     if given["detach"] and not is_detached():
         pid = detach(given["executable"], logfile, pidfile, context.started_in)

@@ -49,11 +49,13 @@ class RunnerOptions(msgspec.Struct, frozen=True):
         pool: "prefork", "threads" or "solo".
         slots: Tasks at the same time.
         node: Name of the worker's node.
+        number: Number of the runner in its worker, from 1.
     """
 
     pool: str
     slots: int
     node: str
+    number: int = 1
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -24,7 +24,7 @@ import msgspec
 
 from celeriac.errors import CeleriacError
 from celeriac.loading import AppNotFound, find_app, import_object
-from celeriac.log import setup_worker_logging
+from celeriac.log import expand_index, set_process_index, setup_worker_logging
 from celeriac.runner.logs import log_as_configured
 from celeriac.runner.protocol import (
     FrameReader,
@@ -195,6 +195,7 @@ class _Zygote:
             os.close(self._wake_write)
             for fd in self._fds:
                 os.close(fd)
+            _log_as_runner(self._app, self._options, runner)
             run_runner(self._app, runner, *fds)
         except BaseException:  # the last thing this process says; it must never go back into the zygote's loop
             traceback.print_exc()
@@ -225,7 +226,16 @@ def _run_by_exec(*fds: str) -> None:
     encoded = bytes.fromhex(os.environ.pop(_OPTIONS_VARIABLE))
     options, runner = msgspec.msgpack.decode(encoded, type=tuple[ZygoteOptions, RunnerOptions])
     setup_worker_logging(options.loglevel, options.logfile, colour=options.colour)
-    run_runner(load_app(options), runner, *map(int, fds))
+    app = load_app(options)
+    _log_as_runner(app, options, runner)
+    run_runner(app, runner, *map(int, fds))
+
+
+def _log_as_runner(app: Celeriac, options: ZygoteOptions, runner: RunnerOptions) -> None:
+    """A runner writes to a log file of its own when the file's name asks for that."""
+    set_process_index(runner.number)
+    if options.logfile and expand_index(options.logfile) != options.logfile:
+        log_as_configured(app.conf, options.loglevel, options.logfile, options.colour)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from celeriac.errors import ImproperlyConfigured
 from celeriac.log import get_logger
 from celeriac.runner.protocol import FrameReader, Hello, Kind, ZygoteOptions, decode_frame, encode_frame
@@ -122,9 +124,10 @@ class ZygoteNursery:
         self._waiting[process.number] = process
         if self._sock is None or not self._is_serving:
             return  # asked for when the new zygote is there
+        options = msgspec.structs.replace(process.options, number=process.number)
         fds = [process.runner_sock.fileno(), process.cells_fd, process.lifeline_read]
         try:
-            socket.send_fds(self._sock, [encode_frame(Kind.SPAWN, (process.number, process.options))], fds)
+            socket.send_fds(self._sock, [encode_frame(Kind.SPAWN, (process.number, options))], fds)
         except OSError as exc:
             logger.debug("zygote does not take requests: %s", exc)
 
