@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from celeriac import Celeriac
 from celeriac.errors import OperationalError
 from celeriac.message import Delivery, Settlement
 from celeriac.results.base import Record, ResultStore
@@ -22,10 +25,12 @@ from celeriac.results.open import open_store
 from celeriac.testing.transports import PATIENCE, make_message
 from celeriac.transport.base import Commit, QueueSize, Transport
 from celeriac.transport.open import open_transport
+from tests.faults.apps.rig import Rig
 from tests.support.files import eventually
 from tests.support.mariadb_server import MariadbServer
 from tests.support.postgres_server import PostgresServer, open_folder
 from tests.support.proxy import FaultProxy
+from tests.support.worker import WorkerProcess
 
 pytestmark = pytest.mark.faults
 
@@ -341,3 +346,32 @@ def _peer_is(fd: str, port: int) -> bool:
             return sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getpeername()[1] == port
     except OSError:
         return False
+
+
+def test_a_worker_frozen_past_its_lease_is_fenced(
+    server: SqlServer, tmp_path: Path, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    rig = Rig(tmp_path, start_worker, is_one_file=True)
+    rig.app.close()
+    rig.broker_url, rig.store_url = server.url, f"db+{server.url}"
+    rig.worker_store_url = rig.store_url
+    rig.app = Celeriac("client", broker=rig.broker_url, backend=rig.store_url, set_as_current=False)
+    rig.settings["task_lease"] = 1.5
+    first = rig.worker("-c", "1")
+    results = rig.send_work(["task"], lambda: 0.5)
+    rig.wait_start("task")
+    first.kill_tree(signal.SIGSTOP)
+    second = rig.worker("-c", "1")
+    rig.wait_start("task", number=2)
+    rig.wait_ended(results)
+    record = rig.records(results)["task"]
+    assert results["task"].get(timeout=5) == ["task", "w2@test"]
+    first.kill_tree(signal.SIGCONT)
+    first.wait_output(r"outcome of work\[.*\] refused: its lease was lost")
+    assert rig.records(results)["task"] == record, "the late outcome has replaced the other"
+    more = rig.send_work([f"more{number}" for number in range(20)], lambda: 0.01)
+    rig.wait_ended(more)
+    rig.assert_succeeded(more)
+    rig.assert_empty()
+    assert [first.stop(), second.stop()] == [0, 0]
+    rig.app.close()
