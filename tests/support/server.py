@@ -19,7 +19,17 @@ from typing import Self
 
 import pytest
 
+from tests.support import processes
+
 __all__ = ["Server", "free_port", "need"]
+
+
+def _state(path: Path) -> str:
+    """State of a thread, by its file in /proc; "T" if it has gone."""
+    try:
+        return path.read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "T"
 
 
 def free_port() -> int:
@@ -119,8 +129,16 @@ class Server:
             os.killpg(self._process.pid, number)
 
     def freeze(self) -> None:
-        """It accepts connections, but answers nothing."""
+        """It accepts connections, but answers nothing. Returns when no thread of it runs any more."""
         self.signal(signal.SIGSTOP)
+        deadline = time.monotonic() + self.patience
+        while any(_state(path) != "T" for pid in self._members() for path in Path(f"/proc/{pid}/task").glob("*/stat")):
+            assert time.monotonic() < deadline, f"{self.command()[0]} does not stop"
+            time.sleep(0.001)
+
+    def _members(self) -> list[int]:
+        """Its processes that signals reach."""
+        return [fact.pid for fact in processes.members(self.pid) if fact.session == self.pid]
 
     def thaw(self) -> None:
         """The end of `freeze`."""

@@ -89,6 +89,8 @@ def _in_open_folder(kind: type[PostgresServer] | type[MariadbServer]) -> Iterato
 @contextmanager
 def _rabbitmq(folder: Path) -> Iterator[RabbitMQServer]:
     with RabbitMQServer(folder) as server:
+        server.control("add_user", "celeriac", "secret")
+        server.control("set_permissions", "celeriac", ".*", ".*", ".*")
         yield server
 
 
@@ -154,7 +156,7 @@ KINDS = (
     Kind(
         name="rabbitmq",
         start=_rabbitmq,
-        url=lambda server, port: f"amqp://guest:guest@127.0.0.1:{port}//",
+        url=lambda server, port: f"amqp://celeriac:secret@127.0.0.1:{port}//",
         left=_rabbitmq_left,
         is_store=False,
         clear=_clear_rabbitmq,

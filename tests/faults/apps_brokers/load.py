@@ -109,7 +109,9 @@ class Load:
         rig.assert_empty()
         starts = rig.marks.counts("start")
         if not may_repeat:
-            repeated = {each.id: starts[each.id] for each in accepted if each.is_published_once and starts[each.id] != 1}
+            repeated = {
+                each.id: starts[each.id] for each in accepted if each.is_published_once and starts[each.id] != 1
+            }
             assert not repeated, f"{len(repeated)} of {len(accepted)} not run exactly once: {repeated}"
         last = rig.records(first)
         changed = [key for key, record in first.items() if starts[key] == 1 and last[key] != record]

@@ -62,9 +62,7 @@ def broker(kind_and_server: tuple[Kind, Server], request: pytest.FixtureRequest)
 
 
 @pytest.fixture
-def make_rig(
-    tmp_path: Path, worker_process: Callable[..., WorkerProcess]
-) -> Iterator[Callable[..., BrokerRig]]:
+def make_rig(tmp_path: Path, worker_process: Callable[..., WorkerProcess]) -> Iterator[Callable[..., BrokerRig]]:
     """Makes rigs: `make_rig(broker, port)`."""
     with ExitStack() as stack:
 

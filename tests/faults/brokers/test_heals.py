@@ -38,9 +38,7 @@ ROUNDS = range(5 if IS_SOAK else 1)
 
 
 @pytest.mark.parametrize("number", ROUNDS)
-def test_server_is_killed_and_frozen_under_load(
-    rig: BrokerRig, figure: Callable[[str], None], number: int
-) -> None:
+def test_server_is_killed_and_frozen_under_load(rig: BrokerRig, figure: Callable[[str], None], number: int) -> None:
     server = rig.broker.server
     worker = rig.worker("-c", "2")
     latencies = []
