@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 import msgspec
@@ -286,8 +287,19 @@ register_json_type(bytes, None, _bytes_form)
 _json_decoders["bytes"] = lambda text: text.encode()
 _json_decoders["base64"] = lambda text: base64.b64decode(text)
 
-#: Value to text. Made once: `json.dumps` with a `default` makes a new encoder at every call.
-json_dumps = json.JSONEncoder(default=_json_default).encode
+#: Made once: `json.dumps` and `JSONEncoder.encode` make a new one at every call, which takes as long as a small body. It
+#: keeps no list of what it is in the middle of, so what holds itself ends in a RecursionError.
+_make_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
+_json_encode: Any = _make_encoder and _make_encoder(
+    None, _json_default, encode_basestring_ascii, None, ": ", ", ", False, False, True
+)
+
+
+def json_dumps(value: Any) -> str:
+    """Value to text, as the standard library's encoder writes it."""
+    if _json_encode is None:  # an interpreter without the encoder in C
+        return json.dumps(value, default=_json_default)
+    return "".join(_json_encode(value, 0))
 
 
 def json_loads(body: bytes) -> Any:
