@@ -303,3 +303,25 @@ def test_a_text_with_a_nul_is_stored(server: PostgresServer) -> None:
     assert found is not None
     assert (found.traceback, found.name) == ("a\\x00b \\ud800", "n" * 155)
     store.close()
+
+
+def test_a_simple_commit_is_one_statement_and_refuses_as_any(server: PostgresServer) -> None:
+    transport, other, store = PostgresTransport(server.url), PostgresTransport(server.url), PostgresStore(server.url)
+    assert transport.commits_with(store)
+    assert transport.commit([]) == []
+    names = [f"simple-{number}" for number in range(4)]
+    transport.publish([make_message(name, "simple") for name in names])
+    lost, refused, fails, *rest = transport.fetch(["simple"], 4, PATIENCE, 60)
+    assert other.settle([Settlement(lost)]) == []
+    store.store([make_record(names[1], "SUCCESS", result=b"newer", fence=(5, 5))])
+    commits = [Commit(Settlement(each), make_record(each.message.id, fence=(0, 1))) for each in (lost, refused, *rest)]
+    commits.append(Commit(Settlement(fails), make_record(names[2], "FAILURE", fence=(0, 1))))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.wait, [names[2]], PATIENCE)
+        assert transport.commit(commits) == [lost]
+        assert [record.state for record in waiting.result(PATIENCE)] == ["FAILURE"]
+    found = [(record.state, record.result) if record else None for record in store.get(names)]
+    assert found == [None, ("SUCCESS", b"newer"), ("FAILURE", b'"done"'), ("SUCCESS", b'"done"')]
+    assert transport.size("simple") == QueueSize(0, 0, 0)
+    for each in (transport, other, store):
+        each.close()

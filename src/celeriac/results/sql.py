@@ -222,7 +222,7 @@ def _upsert_once(cursor: Cursor, tables: ResultTables, records: list[Record]) ->
         cursor.execute(tables.forget_expired, ([row[0] for row in rows],))
     ids: list[str] = []
     for sql, names in tables.upsert:
-        ids = [task_id for (task_id,) in cursor.execute(sql, as_columns(rows, names)).fetchall()]
+        ids = [task_id for task_id, _ in cursor.execute(sql, as_columns(rows, names)).fetchall()]
         rows = [row for row in rows if row[0] in set(ids)]
         if not rows:
             return []

@@ -71,7 +71,7 @@ _META = "CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NO
 _UPSERT = """
 INSERT INTO {table} AS stored ({columns}) SELECT {values} FROM unnest({arrays}) AS given({names}) {only}
 ON CONFLICT (task_id) DO UPDATE SET {changes}
-WHERE {where} RETURNING task_id
+WHERE {where} RETURNING task_id, status
 """
 _FENCE = """stored.expires_at <= {now} OR (stored.status <> 'SUCCESS' AND (
     excluded.fence > coalesce(stored.fence, 0)
@@ -134,6 +134,8 @@ class ResultTables:
         self.has_all_columns = True
         self.upsert: list[tuple[str, tuple[str, ...]]] = []
         self.select = self.forget_expired = self.group_id = ""
+        #: Part of a statement that has found, as `gone`, whose records may be written; "" if one statement can't do it.
+        self.upsert_gone = ""
 
     def ensure(self, connection: Connection) -> None:
         """Create what is missing, then make the statements that fit what is there."""
@@ -188,6 +190,8 @@ class ResultTables:
         self.group_id = "" if group.get("id", True) else f"nextval('{names['group_sequence']}')"
         if self.has_all_columns:
             self.forget_expired = ""
+            is_gone = "WHERE task_id IN (SELECT task_id FROM gone)"
+            self.upsert_gone = _upsert(names["task"], tuple(COLUMNS), task_id, _FENCE.format(now=NOW), is_gone)[0]
             self.upsert = [_upsert(names["task"], tuple(COLUMNS), task_id, _FENCE.format(now=NOW))]
             self.select = f"SELECT {', '.join(COLUMNS)} FROM {names['task']} AS task"
         else:
@@ -196,6 +200,7 @@ class ResultTables:
             is_open = (
                 f"WHERE NOT EXISTS (SELECT FROM {names['task']} WHERE task_id = given.task_id AND status = 'SUCCESS')"
             )
+            self.upsert_gone = ""
             self.forget_expired = (
                 f"DELETE FROM {names['task']} USING {names['extra']} AS extra WHERE extra.task_id = {names['task']}.task_id"
                 f" AND extra.expires_at <= {NOW} AND extra.task_id = ANY(%b)"

@@ -127,6 +127,18 @@ _ACK = """
 DELETE FROM {messages} AS m USING unnest(%b::int8[], %b::int8[]) AS given(id, token)
 WHERE m.id = given.id AND m.token = given.token RETURNING m.id, m.token
 """
+# The whole commit of short tasks in one round trip: settles, stores the records of those whose lease was valid, and tells
+# those who wait for results. Takes arrays of ids, tokens and task ids, those of the records, a channel and its key.
+_COMMIT = """
+WITH gone AS (
+    DELETE FROM {messages} AS m USING unnest(%b::int8[], %b::int8[], %b::text[]) AS given(id, token, task_id)
+    WHERE m.id = given.id AND m.token = given.token RETURNING m.id, m.token, given.task_id
+), stored AS ({{upsert}})
+SELECT id, token, (
+    SELECT length(pg_notify(%b, string_agg(task_id, E'\\n'))::text) FROM stored
+    WHERE status IN ('SUCCESS', 'FAILURE', 'REVOKED') HAVING count(*) > 0 AND NOT pg_try_advisory_xact_lock(%b)
+) FROM gone
+"""
 _GIVE_BACK = """
 UPDATE {messages} AS m SET state = CASE WHEN given.due_at > {now} THEN 2 ELSE 0 END, due_at = given.due_at,
     starts = given.starts, token = 0, lease_until = NULL
@@ -178,8 +190,9 @@ class PostgresMessages(MessageTables):
         self._sql = {
             name: text.format(**self._names)
             for name, text in {
-                "insert": _INSERT, "publish_one": _PUBLISH_ONE, "claim_one": _CLAIM_ONE, "claim": _CLAIM, "promote": _PROMOTE, "ack": _ACK, "give_back": _GIVE_BACK,
-                "bury": _BURY, "extend": _EXTEND, "start": _START,
+                "insert": _INSERT, "publish_one": _PUBLISH_ONE, "claim_one": _CLAIM_ONE, "claim": _CLAIM,
+                "promote": _PROMOTE, "ack": _ACK, "give_back": _GIVE_BACK, "bury": _BURY, "commit": _COMMIT,
+                "extend": _EXTEND, "start": _START,
             }.items()
         }  # fmt: skip
         self._sql["publish"] = _PUBLISH.format(insert=self._sql["insert"])
@@ -203,7 +216,9 @@ class PostgresMessages(MessageTables):
         """Insert messages and notify, in one statement."""
         if len(rows) == 1 and len(channels) == 1:
             [(queue, priority, due_at, head, body)] = rows
-            cursor.execute(self._sql["publish_one"], (due_at, queue, priority, due_at, head, body, channels[0], keys[0]))
+            cursor.execute(
+                self._sql["publish_one"], (due_at, queue, priority, due_at, head, body, channels[0], keys[0])
+            )
             return
         *parts, last = _chunks(rows)
         for part in parts:
@@ -235,6 +250,19 @@ class PostgresMessages(MessageTables):
     def ack(self, cursor: Cursor, tokens: Sequence[Token]) -> set[Token]:
         """Delete."""
         return self._change(cursor, "ack", tokens)
+
+    def commit(
+        self,
+        cursor: Cursor,
+        upsert: str,
+        leases: list[tuple[int, int, str]],
+        records: Sequence[Any],
+        place: tuple[str, int],
+    ) -> set[Token]:
+        """Delete, store and tell, in one statement."""
+        sql = self._sql["commit"].format(upsert=upsert)
+        cursor.execute(sql, (*_columns(sorted(leases)), *records, *place))
+        return {(row_id, token) for row_id, token, _ in cursor.fetchall()}
 
     def give_back(self, cursor: Cursor, rows: Sequence[tuple[int, int, float | None, int]]) -> set[Token]:
         """Back to the queue."""
