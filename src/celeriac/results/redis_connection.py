@@ -32,6 +32,9 @@ Argument: TypeAlias = str | bytes | int | float
 _pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 #: A connection that was idle this long is looked at before it is used: the server may have closed it. In seconds.
 _IDLE = 0.05
+#: How long one that was idle for `health_check_interval` may take to answer, in seconds. Short: a silent server would cost
+#: this and then the timeout of a new connection, and a publish must still end within `publish_timeout`.
+_PING = 1.0
 
 
 class Connection:
@@ -102,18 +105,26 @@ class Connection:
         return server_error(self.settings.url, exc)
 
     def is_usable(self) -> bool:
-        """Whether an idle connection seems to be alive; asks the server when it was idle long."""
+        """Whether an idle connection seems to be alive, as far as its socket tells."""
         if self.pid != os.getpid():
             return False
-        idle = time.monotonic() - self.used_at
-        if idle < _IDLE:
-            return True
         try:
-            if self._inner.can_read(0):
-                return False  # nothing was asked, so nothing may come
-            interval = self.settings.health_check_interval
-            return not interval or idle < interval or bool(self.ask([("PING",)])[0] == b"PONG")
-        except (RedisError, OSError, OperationalError):
+            # Nothing was asked, so nothing may come.
+            return time.monotonic() - self.used_at < _IDLE or not self._inner.can_read(0)
+        except (RedisError, OSError):
+            return False
+
+    def answers(self) -> bool:
+        """Whether the server answers, if the connection was idle so long that this has to be asked."""
+        interval = self.settings.health_check_interval
+        if not interval or time.monotonic() - self.used_at < interval:
+            return True
+        inner = self._inner
+        try:
+            inner.send_packed_command(_packed([("PING",)]), check_health=False)
+            is_here: bool = inner.can_read(min(_PING, self.settings.timeout))
+            return is_here and bool(inner.read_response(disable_decoding=True) == b"PONG")
+        except (RedisError, OSError):
             return False
 
 
@@ -175,7 +186,9 @@ class Server:
             except IndexError:
                 return open_connection(self.settings)
             if connection.is_usable():
-                return connection
+                if connection.answers():
+                    return connection
+                self.close()  # the others were idle for longer
             connection.close()
 
     def _forget_parent(self) -> None:

@@ -10,6 +10,7 @@ import binascii
 import importlib
 from typing import Any
 
+from msgspec.structs import replace
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.credentials import CredentialProvider
@@ -87,11 +88,17 @@ def _open(settings: Settings, address: tuple[str, int] | None, protocol: int = 2
     return connection
 
 
+def _share(settings: Settings) -> Settings:
+    """Settings for asking one of several: all of them together may be silent no longer than one server."""
+    seconds = settings.timeout / (len(settings.addresses) + 1)
+    return replace(settings, timeout=seconds, connect_timeout=min(seconds, settings.connect_timeout))
+
+
 def _master(settings: Settings) -> tuple[str, int]:
     """What the sentinels say."""
+    share = _share(settings)
     about: dict[str, Any] = {
-        "socket_timeout": settings.timeout, "socket_connect_timeout": settings.connect_timeout,
-        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": share.timeout, "socket_connect_timeout": share.connect_timeout, "retry": Retry(NoBackoff(), 0),
     }  # fmt: skip
     if settings.tls is not None and settings.sentinel_kwargs.get("ssl", True):
         about |= {"ssl": True, **settings.tls}
@@ -112,7 +119,7 @@ def _owner(settings: Settings) -> tuple[str, int]:
     slot, problems = slot_of(settings.tag), []
     for address in settings.addresses:
         try:
-            node = _open(settings, address)
+            node = _open(_share(settings), address)
         except (OSError, RedisError) as exc:
             problems.append(f"{address[0]}:{address[1]}: {exc}")
             continue
