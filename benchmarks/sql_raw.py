@@ -1,6 +1,6 @@
 """What the PostgreSQL and MySQL transports and stores cost by themselves, in CPU microseconds of the client.
 
-Run it with `python -m benchmarks.sql_raw [postgres] [mariadb]` from the root of a checkout; it starts private servers, with fsync on.
+Run it with `python benchmarks/sql_raw.py [postgres] [mariadb]`; it starts private servers, with fsync on.
 Prints a table of publishing (one at a time, in batches), fetching, settling and committing; the same beside 100,000 delayed and
 100,000 other ready messages; the time from publish to a waiting fetch; the cost of an idle worker; and, for comparison,
 claim and delete one by one with plain psycopg, which is what most queues on PostgreSQL do.
