@@ -105,7 +105,8 @@ def _serve(sock: socket.socket) -> None:
         app.close()
         gc.collect()
         gc.freeze()
-        _Zygote(sock, app, options, by_exec=hello.threads > 0).serve()
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the supervisor has gone
+            _Zygote(sock, app, options, by_exec=hello.threads > 0).serve()
 
 
 def _read_options(sock: socket.socket) -> ZygoteOptions:
