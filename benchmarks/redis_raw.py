@@ -58,8 +58,8 @@ class Bench:
     """One run."""
 
     def __init__(self, url: str) -> None:
-        self.transport = RedisTransport(url)
-        self.other = RedisTransport(url)
+        self.transport = RedisTransport(url, {"delay_at_publish": True})
+        self.other = RedisTransport(url, {"delay_at_publish": True})
         self.store = RedisStore(url)
         self.server = Server(self.transport.settings)
         assert self.transport.commits_with(self.store)

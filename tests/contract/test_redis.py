@@ -30,13 +30,13 @@ def url(server: RedisServer) -> Iterator[str]:
 class TestRedisTransport(TransportSuite):
     @pytest.fixture
     def transport(self, url: str) -> Iterator[RedisTransport]:
-        transport = RedisTransport(url)
+        transport = RedisTransport(url, {"delay_at_publish": True})
         yield transport
         transport.close()
 
     @pytest.fixture
     def other(self, url: str) -> Iterator[RedisTransport]:
-        other = RedisTransport(url)
+        other = RedisTransport(url, {"delay_at_publish": True})
         yield other
         other.close()
 

@@ -249,7 +249,7 @@ class RedisTransportContext:
     """A transport for a `with` block."""
 
     def __init__(self, server: RedisServer) -> None:
-        self.transport = RedisTransport(server.url())
+        self.transport = RedisTransport(server.url(), {"delay_at_publish": True})
 
     def __enter__(self) -> RedisTransport:
         return self.transport

@@ -184,13 +184,13 @@ def cluster_url(cluster: Cluster) -> Iterator[str]:
 class TestClusterTransport(TransportSuite):
     @pytest.fixture
     def transport(self, cluster_url: str) -> Iterator[RedisTransport]:
-        transport = RedisTransport(cluster_url)
+        transport = RedisTransport(cluster_url, {"delay_at_publish": True})
         yield transport
         transport.close()
 
     @pytest.fixture
     def other(self, cluster_url: str) -> Iterator[RedisTransport]:
-        other = RedisTransport(cluster_url)
+        other = RedisTransport(cluster_url, {"delay_at_publish": True})
         yield other
         other.close()
 

@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 @pytest.fixture
 def transport(server: RedisServer) -> Iterator[RedisTransport]:
     server.call("FLUSHALL")
-    transport = RedisTransport(server.url(5))
+    transport = RedisTransport(server.url(5), {"delay_at_publish": True})
     yield transport
     transport.close()
 

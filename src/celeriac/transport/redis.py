@@ -44,8 +44,13 @@ logger = get_logger("celeriac.transport.redis")
 MAX_BYTES = 380_000_000
 #: Messages in one fetch, and commits in one script, so that no script keeps the server long.
 STEP = 500
-#: Seconds between two looks at what stock workers left behind.
+#: Seconds between two looks at what stock workers left behind; a quarter of a short visibility timeout.
 RESTORE_EVERY = 60.0
+
+#: Present while a celeriac worker fetches from this database, and for so many seconds after.
+MOVER_KEY, MOVER_LIFE = "celeriac:mover", 60
+#: Seconds for which a publisher goes by what it last heard of that.
+MOVER_KNOWN = 5.0
 
 _ACTIONS = {Action.ACK: "a", Action.REQUEUE: "r", Action.DEFER: "d", Action.DEAD_LETTER: "x"}
 _Command = tuple[Argument, ...]
@@ -75,6 +80,9 @@ class RedisTransport:
         self._turn = 0
         self._expiring: dict[str, Queue] = {}
         self._restore_at = 0.0
+        self._beat_at = 0.0
+        self._mover_until = 0.0
+        self._has_mover = False
         self._is_checked = False
 
     # publishing
@@ -98,7 +106,7 @@ class RedisTransport:
                 tag = new_tag()
                 element = encode(message, queue, tag)
                 name = self._keys.list_for(queue, message.priority)
-                if message.eta is not None and self._keys.delay_at_publish and message.eta > time.time():
+                if message.eta is not None and message.eta > time.time() and self._delays_at_publish():
                     others += self._delay(queue, f"{tag}:{name}\n{element}", message.eta)
                 else:
                     pushes.setdefault(self._keys.prefix + name, []).append(element)
@@ -114,6 +122,15 @@ class RedisTransport:
             topic = f"{message.exchange}/{message.routing_key}" if message.routing_key else message.exchange
             others.append(("PUBLISH", self._keys.channel(topic), encode(message, message.routing_key, new_tag())))
         return queues
+
+    def _delays_at_publish(self) -> bool:
+        """Whether somebody is there who moves delayed messages to their lists when they are due."""
+        if self._keys.delay_at_publish is not None:
+            return self._keys.delay_at_publish
+        if time.monotonic() >= self._mover_until:
+            self._has_mover = bool(self._server.call("EXISTS", self._keys.key(MOVER_KEY)))
+            self._mover_until = time.monotonic() + MOVER_KNOWN
+        return self._has_mover
 
     def _delay(self, queue: str, member: str, until: float) -> list[_Command]:
         moment = int(until * 1000) + 1
@@ -132,6 +149,9 @@ class RedisTransport:
         """Lease messages; while there are none, wait until the server tells of a change."""
         if time.monotonic() >= self._restore_at:
             self._look_after()
+        if time.monotonic() >= self._beat_at:
+            self._server.call("SET", self._keys.key(MOVER_KEY), "1", "EX", MOVER_LIFE)
+            self._beat_at = time.monotonic() + MOVER_LIFE / 3
         if wait <= 0:
             return self._claim(self._server.run, queues, limit, lease, listens=False)[0]
         deadline = time.monotonic() + wait
@@ -219,7 +239,7 @@ class RedisTransport:
 
     def _look_after(self) -> None:
         """Once a minute, while fetching: what stock workers left behind, and signs of life of expiring queues."""
-        self._restore_at = time.monotonic() + RESTORE_EVERY
+        self._restore_at = time.monotonic() + min(RESTORE_EVERY, self._keys.visibility_timeout / 4)
         if not self._is_checked:
             for line in self.durability_report():
                 logger.warning("%s: %s", self.url, line)

@@ -37,7 +37,8 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
         visibility_timeout: Seconds after which what a stock worker holds counts as left behind.
         order: `queue_order_strategy`.
         delay_at_publish: Whether a message with an ETA goes to the delayed ones at once. If not it is pushed to its list,
-            as stock does it, and the worker that gets it puts it aside.
+            as stock does it, and the worker that gets it puts it aside. None: at once if a celeriac worker is there,
+            since stock workers know nothing of the delayed ones.
     """
 
     prefix: str = ""
@@ -48,7 +49,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     visibility_timeout: float = 3600.0
     restore_limit: int = 100
     order: str = "round_robin"
-    delay_at_publish: bool = True
+    delay_at_publish: bool | None = None
     polling_interval: float = 0.05
     unacked_key: str = "unacked"
     unacked_index_key: str = "unacked_index"

@@ -25,8 +25,8 @@ logger = get_logger("celeriac.transport.redis")
 def restore(server: Server, keys: Keys, bindings: Bindings) -> int:
     """Put back what is overdue, a limited number at once; returns how many messages."""
     unacked, index, *_ = heads = keys.heads()
-    [seconds, _] = server.call("TIME")
-    overdue = int(seconds) - keys.visibility_timeout
+    seconds, microseconds = server.call("TIME")
+    overdue = int(seconds) + int(microseconds) / 1e6 - keys.visibility_timeout
     tags = server.call("ZRANGEBYSCORE", index, "-inf", overdue, "LIMIT", 0, keys.restore_limit)
     if not tags:
         return 0
