@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +43,10 @@ class RabbitMQServer(Server):
         self._starts_epmd = epmd_port is None
         self._epmd_port = epmd_port or free_port()
         self._config = list(config)
+
+    def add_config(self, lines: Sequence[str]) -> None:
+        """More lines of `rabbitmq.conf`, before the first start."""
+        self._config += lines
 
     @property
     def url(self) -> str:
@@ -153,14 +158,16 @@ def rabbitmq_cluster(folder: Path, size: int = 3) -> Iterator[list[RabbitMQServe
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     nodes = [RabbitMQServer(folder / f"node{number}", epmd_port=epmd_port) for number in range(size)]
+    config = ["cluster_formation.peer_discovery_backend = classic_config"]
+    config += [f"cluster_formation.classic_config.nodes.{number} = {node.name}" for number, node in enumerate(nodes, 1)]
     try:
+        with ThreadPoolExecutor(size) as pool:
+            for node in nodes:
+                node.add_config(config)
+                pool.submit(node.start)
         for node in nodes:
-            node.start()
-        for node in nodes[1:]:
-            node.control("stop_app")
-            node.control("join_cluster", nodes[0].name)
-            node.control("start_app")
-            node.wait_answering()
+            running = node.evaluate("length(rabbit_nodes:all_running()).")
+            assert running == str(size), node.log()[-2000:]
         yield nodes
     finally:
         for node in nodes:

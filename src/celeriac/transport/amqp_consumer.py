@@ -243,10 +243,12 @@ class Consumer:
     def _cancel_unused(self) -> float | None:
         with self._lock:
             session = self._session
-            if session is None or not (session.listening or session.unfetched()):
-                return None
             if self._fetching:
                 return LOOK
+            if session is not None and session.channel.error is not None:
+                self._forget_session(session, session.channel.error)
+            if session is None or not (session.listening or session.unfetched()):
+                return None
             idle = time.monotonic() - self._fetched_at
             if idle < GRACE:
                 return GRACE - idle

@@ -11,6 +11,7 @@ Invariant: the copy is confirmed and in our hands before the original is acknowl
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -31,8 +32,8 @@ __all__ = ["Parking"]
 
 #: Names a copy, so that it is recognized when it comes back.
 MOVE = "x-celeriac-move"
-#: Milliseconds that a copy waits for its owner before it returns to its real queue.
-TIME_TO_LIVE = 10_000
+#: A copy waits for its owner this many times longer than the driver's timeout before it returns to its real queue.
+PATIENCE = 1.5
 #: Milliseconds that a queue without an owner is kept.
 EXPIRES = 600_000
 
@@ -46,6 +47,7 @@ class Parking:
         self._id = uuid.uuid4().hex[:12]
         self._channel: Channel | None = None
         self._queues: set[str] = set()
+        self._moving = threading.Lock()
 
     def move(self, entries: Sequence[Entry], starts: Sequence[int]) -> None:
         """Move entries, noting that they were started so often.
@@ -56,6 +58,10 @@ class Parking:
         if not entries:
             return
         deadline = self._consumer.link.deadline()
+        with self._consumer.link.connection(deadline).in_time(self._moving, deadline):
+            self._move(entries, starts, deadline)
+
+    def _move(self, entries: Sequence[Entry], starts: Sequence[int], deadline: Deadline) -> None:
         channel = self._open({entry.queue for entry in entries}, deadline)
         waiting = {f"{self._id}-{uuid.uuid4().hex}": entry for entry in entries}
         copies = [self._copy(entry, name, count) for (name, entry), count in zip(waiting.items(), starts, strict=True)]
@@ -81,7 +87,7 @@ class Parking:
 
     def _arguments(self, queue: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {
-            "x-message-ttl": TIME_TO_LIVE,
+            "x-message-ttl": int(self._consumer.link.place.options.timeout * PATIENCE * 1000),
             "x-expires": EXPIRES,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": queue,
@@ -119,10 +125,21 @@ class Parking:
 
     def renew(self) -> None:
         """Move what the server has waited for longer than two thirds of its `consumer_timeout`."""
+        self._drop_stale()
         timeout = self._consumer.ack_timeout
         if timeout:
             old = self._consumer.old_entries(time.monotonic() - timeout * 2 / 3)
             self.move(old, [entry.envelope.starts for entry in old])
+
+    def _drop_stale(self) -> None:
+        """Copies of moves that were given up may come late."""
+        channel = self._channel
+        if channel is not None and channel.inbox and self._moving.acquire(blocking=False):
+            try:
+                while channel.inbox:
+                    self._take(channel, channel.inbox.popleft(), {})
+            finally:
+                self._moving.release()
 
     def close(self) -> None:
         """Forget the channel; it is closed with its connection."""

@@ -165,6 +165,9 @@ class Publisher:
                 raise _refusal(batch.error)
             raise copy_of(batch.error)
         if batch.refused:
+            # A channel that was opened while a queue had no leader refuses for good: the next attempt has a new one.
+            self._channel = None
+            channel.close()
             raise OperationalError(
                 f"{channel.connection.name}: {batch.refused} message(s) refused: a queue is full or can't write"
             )
