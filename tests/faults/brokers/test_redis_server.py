@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from tests.faults.apps_brokers.kinds import Broker, redis_kind
 from tests.faults.apps_brokers.load import Load
 from tests.faults.apps_brokers.rig import BrokerRig
 from tests.faults.brokers.test_publish import ROOT, Client, assert_refused, assert_sent
-from tests.support.files import eventually
 from tests.support.redis_server import RedisServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -122,33 +120,3 @@ def test_replica_names_the_cause_and_the_worker_goes_on(rig: BrokerRig) -> None:
         load.healed()
     load.verify(may_repeat=False)
     assert worker.stop() == 0
-
-
-@pytest.mark.parametrize("whole", [True, False], ids=["whole worker", "supervisor only"])
-def test_frozen_worker_is_fenced(rig: BrokerRig, whole: bool) -> None:
-    assert_frozen_worker_is_fenced(rig, whole)
-
-
-def assert_frozen_worker_is_fenced(rig: BrokerRig, whole: bool) -> None:
-    """The outcome of a worker that was stopped past its lease is refused; another's stays."""
-    rig.settings["task_lease"] = 1.5
-    first = rig.worker("-c", "1")
-    rig.app.send_task("work", ("task", 0.5), task_id="task")
-    rig.marks.wait("start", "task")
-    if whole:
-        first.kill_tree(signal.SIGSTOP)
-    else:
-        first.kill(signal.SIGSTOP)
-        rig.marks.wait("end", "task")
-    second = rig.worker("-c", "1")
-    [record] = rig.wait_succeeded(["task"]).values()
-    assert rig.app.AsyncResult("task").get(timeout=5)[:2] == ["task", "w2@test"]
-    if whole:
-        first.kill_tree(signal.SIGCONT)
-    else:
-        first.kill(signal.SIGCONT)
-    first.wait_output(r"outcome of work\[task\] refused: its lease was lost")
-    assert rig.records(["task"]) == {"task": record}, "the late outcome has replaced the other"
-    assert rig.marks.counts("start")["task"] == 2
-    rig.assert_empty()
-    assert eventually(lambda: [first.stop(), second.stop()]) == [0, 0]
