@@ -74,9 +74,11 @@ class DeadLetters:
         with self._opened(_REGISTER) as opened:
             for pushed in opened.pushed:
                 name = pushed.body.decode(errors="replace")
-                if name in names:  # two workers wrote it at one moment
+                # Two workers may have written it at one moment, and the queue may have been deleted since.
+                if name in names or not self._topology.exists(queue_for(name)):
                     opened.remove([pushed.method.delivery_tag])
-                names[name] = None
+                else:
+                    names[name] = None
         return sorted(names)
 
     def letter(self, settlement: Settlement, entry: Entry) -> Letter:

@@ -73,10 +73,9 @@ class Topology:
             if not queue.exchange.name or queue.exchange.type == "direct":
                 continue
             key = queue.routing_key if queue.routing_key.startswith("#") else f"#.{queue.routing_key}"
-            requests += [
-                bind_exchange(queue.exchange.name, delay.DELIVERY, key),
-                bind_queue(queue.name, queue.exchange.name, key),
-            ]
+            requests.append(bind_exchange(queue.exchange.name, delay.DELIVERY, key))
+            if queue.exchange.type != "headers":  # there a second binding, without arguments, would take everything
+                requests.append(bind_queue(queue.name, queue.exchange.name, key))
             if queue.exchange.type == "topic":
                 self.delaying_exchanges.add(queue.exchange.name)
         self._link.ask(*requests, deadline=deadline)
