@@ -33,7 +33,7 @@ from celeriac.recording import make_record
 from celeriac.registry import TaskRegistry
 from celeriac.result import AsyncResult
 from celeriac.results.base import ResultStore
-from celeriac.results.open import open_store
+from celeriac.results.open import ADDRESSED, open_store
 from celeriac.router import Router, queues_from_setting
 from celeriac.routing import Exchange, Queue
 from celeriac.sending import own_fields, prepare, publish
@@ -486,9 +486,14 @@ class Celeriac:
         return accept_types([*(self.conf.result_accept_content or ()), self.conf.result_serializer])
 
     @cached_property
+    def mailbox(self) -> Any:
+        """The result store, if its results are sent to this process (rpc); None if they are kept."""
+        return self.backend if self._url(self.conf.result_backend).partition("://")[0] in ADDRESSED else None
+
+    @cached_property
     def oid(self) -> str:
         """Id of this app in this process: where rpc results go."""
-        return str(uuid.uuid4())
+        return str(uuid.uuid4()) if self.mailbox is None else str(self.mailbox.box)
 
     def close(self) -> None:
         """Close connections. The app may be used again and then connects anew."""
@@ -496,11 +501,13 @@ class Celeriac:
             found = self.__dict__.get(name)
             if found is not None:
                 found.close()
-        self._forget("transport", "backend", "waiter")
+        self._forget("transport", "backend", "waiter", "mailbox", "oid")
+        self._plain_fields.clear()  # the address of results is one of them
+        self.plain_calls.clear()
 
     def after_fork(self) -> None:
         """Called in a child process: what the parent had opened is not ours."""
-        self._forget("transport", "backend", "waiter", "_batcher", "oid")
+        self._forget("transport", "backend", "waiter", "mailbox", "oid", "_batcher")
         self._lock = threading.RLock()
         self._plain_fields.clear()
         self.plain_calls.clear()

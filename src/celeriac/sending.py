@@ -207,6 +207,8 @@ def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, An
     """
     if signals.before_task_publish.receivers:
         _tell(signals.before_task_publish, messages)
+    if app.mailbox is not None and running.get() is None:  # inside a task nobody reads results, so none are collected
+        app.mailbox.listen()
     if options and options.get("connection") is not None:
         _publish_in(app, messages, options["connection"])
     else:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from celeriac.results.base import ResultStore
 from celeriac.results.drivers import find_factory
 
-__all__ = ["ENTRY_POINT_GROUP", "STORES", "open_store"]
+__all__ = ["ADDRESSED", "ENTRY_POINT_GROUP", "STORES", "open_store"]
 
 ENTRY_POINT_GROUP = "celeriac.results"
 
@@ -46,6 +46,8 @@ STORES = {
     "sqlite": "celeriac.results.sqlite:SqliteStore",
 }
 
+#: Schemes whose results are sent to an address, the store's `box`, which a message has to name and which has to exist before.
+ADDRESSED = frozenset({"rpc"})
 
 #: Option of rpc:// → the setting that it is: results travel over the broker.
 RPC = {
