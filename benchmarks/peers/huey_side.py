@@ -1,0 +1,20 @@
+"""Huey on Redis: the tasks of the benchmarks. Huey acknowledges nothing: a task whose worker dies is gone."""
+
+from __future__ import annotations
+
+import os
+
+from huey import RedisHuey
+
+from benchmarks.peers.counting import ran
+
+huey = RedisHuey("bench", url=os.environ["BENCH_BROKER"], results=bool(os.environ.get("BENCH_RESULTS")))
+
+
+@huey.task()
+def noop():
+    return ran()
+
+
+def enqueue():
+    noop()
