@@ -69,6 +69,7 @@ class Listener(PollingRouser):
         self._held: dict[str, float] = {}  #: wants whose lock we have, and when they were last needed
         self._asked: set[str] = set()  #: wants that new sleepers have
         self._channels: dict[str, str] = {}  #: channel → want, for all we LISTEN to
+        self._flushes_asked = self._flushes_done = 0
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._wake_r: socket.socket | None = None
@@ -99,6 +100,24 @@ class Listener(PollingRouser):
                     self._asked.discard(want)
                 if want in self._held:
                     self._held[want] = time.monotonic()
+
+    def flush(self) -> None:
+        """Return once everything that was sent before this has been handed to the sleepers."""
+        with self._changed:
+            self._flushes_asked += 1
+            mine = self._flushes_asked
+            self._start()
+            self._changed.wait_for(lambda: self._flushes_done >= mine, self._timeout)
+
+    def _flush(self, connection: Connection) -> None:
+        asked = self._flushes_asked
+        if asked > self._flushes_done:
+            # The server sends what it has for us before it answers.
+            _execute(connection, self._timeout, "SELECT 1")
+            self._dispatch(connection)
+            with self._changed:
+                self._flushes_done = asked
+                self._changed.notify_all()
 
     def _start(self) -> None:
         """Have the thread, and its attention. Called under the lock."""
@@ -157,6 +176,7 @@ class Listener(PollingRouser):
         heard = needed = time.monotonic()
         while True:
             self._register(connection)
+            self._flush(connection)
             self._release(connection)
             now = time.monotonic()
             with self._changed:

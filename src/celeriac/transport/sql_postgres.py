@@ -191,6 +191,9 @@ class PostgresSubscription:
                 raise OperationalError(f"{database.settings.masked} did not let us listen.")
             self._sleeper.clear()
             self._sleeper.wait(0.05)
+        # We may have listened already, for one who has just gone: what was sent before now is not for this one.
+        listener.flush()
+        self._sleeper.clear()
 
     def poll(self, wait: float) -> list[tuple[str, bytes]]:
         """What was sent since the last poll; waits for the first."""
