@@ -12,6 +12,9 @@ from tests.support.clock import ManualClock
 from tests.support.files import Ledger
 from tests.support.worker import WorkerProcess
 
+# Asserts of the public suites show their values, as those of test modules do; before anything imports these suites.
+pytest.register_assert_rewrite("celeriac.testing")
+
 #: The workers that a test has started, so that its report can show what they wrote.
 _STARTED = pytest.StashKey[list[WorkerProcess]]()
 
