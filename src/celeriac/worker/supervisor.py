@@ -45,7 +45,7 @@ __all__ = ["Supervisor"]
 logger = get_logger("celeriac.worker")
 
 #: Outcomes that may wait to be committed before intake stops.
-MAX_BACKLOG = 5000
+MAX_BACKLOG = 1000
 _NO_FACTS = TaskFacts()
 #: By the value that stands in outcomes; a fifth of what `Action(value)` costs.
 ACTIONS = {action.value: action for action in Action}
