@@ -7,7 +7,6 @@ on loopback. Rounds of all sides alternate, so that they see the same machine, a
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
-
 from benchmarks.peers.counting import burn, ran
+from celery import Celery
 
 RESULTS = os.environ.get("BENCH_RESULTS")
 

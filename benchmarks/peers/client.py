@@ -1,8 +1,8 @@
 """A client of one side: `python -m benchmarks.peers.client MODULE MODE COUNT`, in that side's environment.
 
 MODULE has `enqueue()`, which sends one no-op, `ask()`, which sends one and waits for its result, and, where the side can
-send many at once, `fill(count)`; some have `fill_milliseconds(count)`. MODE is one of these names. Prints {"rate": per second, "cpu": µs each} or, for `ask`,
-{"p50": ms, "p99": ms}. Needs nothing but the standard library.
+send many at once, `fill(count)`; some have `fill_milliseconds(count)`. MODE is one of these names. Prints {"rate": per
+second, "cpu": µs each} or, for `ask`, {"p50": ms, "p99": ms}. Needs nothing but the standard library.
 """
 
 from __future__ import annotations

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 
 import dramatiq
+from benchmarks.peers.counting import ran
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
-
-from benchmarks.peers.counting import ran
 
 URL = os.environ["BENCH_BROKER"]
 RESULTS = os.environ.get("BENCH_RESULTS")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from huey import RedisHuey
-
 from benchmarks.peers.counting import ran
+from huey import RedisHuey
 
 huey = RedisHuey("bench", url=os.environ["BENCH_BROKER"], results=bool(os.environ.get("BENCH_RESULTS")))
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 
 import procrastinate
-
 from benchmarks.peers.counting import ran
 
 app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=os.environ["BENCH_BROKER"]))

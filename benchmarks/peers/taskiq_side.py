@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 
-from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
-
 from benchmarks.peers.counting import ran
+from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 
 RESULTS = os.environ.get("BENCH_RESULTS")
 
