@@ -23,7 +23,7 @@ from tests.support.rabbitmq_server import RabbitMQServer
 from tests.support.redis_server import RedisServer
 from tests.support.server import Server
 
-__all__ = ["KINDS", "Broker", "Kind", "redis_kind"]
+__all__ = ["KINDS", "Broker", "Kind", "need_driver", "rabbitmq_left", "redis_kind"]
 
 _queues = itertools.count(1)
 
@@ -72,7 +72,7 @@ class Broker:
         if self.store is not None:
             return self.store.url()
         url = self.url_at(port)
-        return url if url.startswith("redis") else f"db+{url}"
+        return f"db+{url}" if url.startswith(("postgresql", "mysql")) else url
 
     def assert_nothing_held(self) -> None:
         """No message is held for any worker."""
@@ -106,7 +106,7 @@ def _sql_left(server: PostgresServer | MariadbServer) -> str:
     return f"{count} row(s) in celeriac_messages" if count else ""
 
 
-def _rabbitmq_left(server: RabbitMQServer) -> str:
+def rabbitmq_left(server: RabbitMQServer) -> str:
     lines = server.control("list_queues", "--no-table-headers", "name", "messages").splitlines()
     held = [line.split("\t") for line in lines if line.strip()]
     return ", ".join(f"{count} in {name}" for name, count in held if int(count))
@@ -157,7 +157,7 @@ KINDS = (
         name="rabbitmq",
         start=_rabbitmq,
         url=lambda server, port: f"amqp://celeriac:secret@127.0.0.1:{port}//",
-        left=_rabbitmq_left,
+        left=rabbitmq_left,
         is_store=False,
         clear=_clear_rabbitmq,
     ),
