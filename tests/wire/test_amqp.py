@@ -300,7 +300,7 @@ def test_an_rpc_result_is_that_of_a_stock_worker(outcome: str) -> None:
     [message] = recorded["messages"]
     stock = stock_properties(message)
     body = base64.b64decode(message["body_b64"])
-    record = _read(body, stock.content_type or "")
+    record = _read(body, stock.content_type or "", frozenset())
     assert record is not None
     assert record.id == recorded["task_id"]
     letter = _letter(

@@ -55,6 +55,8 @@ RPC = {
     "broker_options": "broker_transport_options",
     "persistent": "result_persistent",
     "expires": "result_expires",
+    "accept": "result_accept_content",
+    "serializer": "result_serializer",
 }
 #: First part of a scheme → prefix of the settings that its driver takes as options, without that prefix.
 SETTINGS = {

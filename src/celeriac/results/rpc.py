@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
+from celeriac.codec import accept_types
 from celeriac.errors import CeleriacError, ImproperlyConfigured, OperationalError
 from celeriac.log import get_logger
 from celeriac.results.base import Record, StoreCapabilities
@@ -39,6 +40,7 @@ MAX_UNREAD = 100_000
 #: Seconds that the listening thread waits for messages in one go.
 WAIT = 30.0
 _DAY = 86_400.0
+_OPTIONS = ("broker_url", "broker_options", "persistent", "expires", "accept", "serializer")
 
 
 class Post(NamedTuple):
@@ -81,14 +83,15 @@ class RpcStore:
     Args:
         url: `rpc://`.
         options: `broker_url` and `broker_options` (the broker's), `persistent` (messages outlive a restart of the broker),
-            `expires` (seconds that an unused box is kept).
+            `expires` (seconds that an unused box is kept), `accept` and `serializer` (names of formats that may be opened to
+            read a result; json and msgpack are read without).
     """
 
     capabilities = StoreCapabilities(persistent=False, counts_chords=False)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         given = dict(options or {})
-        check_options(given, ("broker_url", "broker_options", "persistent", "expires"), "rpc://")
+        check_options(given, _OPTIONS, "rpc://")
         broker = given.get("broker_url") or ""
         if isinstance(broker, (list, tuple)):
             broker = ";".join(broker)
@@ -98,6 +101,8 @@ class RpcStore:
         self._mail: Mail = factory(broker, dict(given.get("broker_options") or {}))
         self.url = "rpc://"
         self._is_persistent = bool(given.get("persistent"))
+        formats = [*(given.get("accept") or ()), given.get("serializer") or "json"]
+        self._accept = accept_types(formats)
         self._expires = _seconds(given.get("expires", _DAY))
         self.box = str(uuid.uuid4())
         self._changed = threading.Condition()
@@ -153,7 +158,7 @@ class RpcStore:
                 self._closing.wait(backoff(failures))
 
     def _take_in(self, received: Sequence[tuple[bytes, str]]) -> None:
-        records = [record for body, content_type in received if (record := _read(body, content_type)) is not None]
+        records = [record for body, content_type in received if (record := _read(body, content_type, self._accept))]
         with self._changed:
             for record in records:
                 present = self._records.get(record.id)
@@ -260,12 +265,12 @@ class RpcStore:
         self._mail.close()
 
 
-def _read(body: bytes, content_type: str) -> Record | None:
-    """The record in a message; one that is no result is dropped, and said so."""
+def _read(body: bytes, content_type: str, accept: frozenset[str]) -> Record | None:
+    """The record in a message; one that can't be read is dropped, and said so."""
     try:
-        return record_from_document(body, content_type=content_type or None)
+        return record_from_document(body, accept, content_type=content_type or None)
     except CeleriacError as exc:
-        logger.warning("a message that is no result was dropped: %s", exc)
+        logger.warning("a result that can't be read was dropped: %s", exc)
         return None
 
 
