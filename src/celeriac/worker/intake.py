@@ -96,6 +96,8 @@ class Intake:
                     return
                 number = min(self._wanted, MAX_BATCH)
             try:
+                if failures or self._leases.is_behind:
+                    self._leases.catch_up()
                 deliveries = self._transport.fetch(self.queues, number, WAIT, self._lease)
                 if failures:
                     logger.warning("connected to %s again", self._transport.url)

@@ -33,6 +33,8 @@ class Leases:
         self._transport = transport
         self._seconds = seconds
         self._renews = False
+        #: Whether the last renewal has failed, so that leases may have run out meanwhile.
+        self.is_behind = False
         self._on_lost = on_lost
         self._held: dict[object, tuple[Delivery, float]] = {}
         self._started: list[Delivery] = []
@@ -97,13 +99,29 @@ class Leases:
             try:
                 if held and self._renews:
                     self._renew(held)
-                failures = 0
+                failures, self.is_behind = 0, False
             except Exception as exc:  # whatever a driver raises: without this thread all leases would be lost
                 failures += 1
+                self.is_behind = True
                 pause = min(backoff(failures), self._seconds / 6)
                 trace = None if isinstance(exc, OperationalError) else exc
                 logger.warning("leases can't be renewed, trying again: %s", exc, exc_info=trace)
             renew_at = time.monotonic() + pause
+
+    def catch_up(self) -> None:
+        """Renew everything now, after an outage and before the next fetch: that would take over what has run out.
+
+        A lease that has run out, and that nobody has taken, is as good as new. Without this the worker would be the first to
+        take over its own, and repeat what it runs or has just ended.
+
+        Raises:
+            OperationalError: The broker is still away.
+        """
+        with self._lock:
+            held = [delivery for delivery, _ in self._held.values()]
+        if held and self._renews:
+            self._renew(held)
+        self.is_behind = False
 
     def _record_starts(self, deliveries: list[Delivery]) -> None:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from tests.faults.apps_brokers.kinds import Broker, redis_kind
 from tests.faults.apps_brokers.load import Load
 from tests.faults.apps_brokers.rig import BrokerRig
 from tests.faults.brokers.test_publish import ROOT, Client, assert_refused, assert_sent
+from tests.support.files import eventually
 from tests.support.redis_server import RedisServer
+from tests.support.server import need
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -37,6 +40,22 @@ with Connection(sys.argv[1], transport_options=options) as connection:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("redis-alone")) as server:
         yield server
+
+
+class SmallDisk(RedisServer):
+    """A server whose disk can be filled: the system refuses to let its files grow. It survives that unless it syncs always."""
+
+    def command(self) -> Sequence[str]:
+        env = need("env", "coreutils")
+        return [env, "--ignore-signal=XFSZ", *super().command(), "--appendfsync", "everysec"]
+
+    def fill(self) -> None:
+        """From now on no file can grow."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+
+    def free(self) -> None:
+        """The end of `fill`."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 @pytest.fixture
@@ -108,7 +127,9 @@ def test_full_memory_names_the_cause_and_the_worker_goes_on(rig: BrokerRig) -> N
 
 def test_replica_names_the_cause_and_the_worker_goes_on(rig: BrokerRig) -> None:
     server: RedisServer = rig.broker.server  # type: ignore[assignment]
-    # As a master that was demoted by hand: it takes no writes, its data stay.
+    # As a master that was demoted by hand: it takes no writes, its data stay. The worker notices when its leases are over:
+    # after the heal it must renew them before it fetches, or else it would take over its own.
+    rig.settings["task_lease"] = 1.0
     worker = rig.worker("-c", "2")
     with Load(rig) as load:
         load.healed()
@@ -120,3 +141,28 @@ def test_replica_names_the_cause_and_the_worker_goes_on(rig: BrokerRig) -> None:
         load.healed()
     load.verify(may_repeat=False)
     assert worker.stop() == 0
+
+
+def test_full_disk_names_the_cause_and_the_worker_goes_on(tmp_path: Path, make_rig: Callable[..., BrokerRig]) -> None:
+    with SmallDisk(tmp_path / "small") as server:
+        rig = make_rig(Broker(redis_kind(), server, None))
+        worker = rig.worker("-c", "2")
+        with Load(rig) as load:
+            load.healed()
+            server.fill()
+            error = eventually(lambda: refusal(rig), timeout=20)
+            assert "can't write to its disk" in error, error
+            worker.wait_output("can't .*, trying again.*can't write to its disk")
+            server.free()
+            load.healed()
+        load.verify(may_repeat=False)
+        assert worker.stop() == 0
+
+
+def refusal(rig: BrokerRig) -> str:
+    """Why a task is refused; nothing if it is not."""
+    try:
+        rig.app.send_task("work", ("x", 0), retry=False)
+    except OperationalError as exc:
+        return str(exc)
+    return ""
