@@ -122,6 +122,8 @@ class Celeriac:
         self.on_after_configure = Signal({"source"}, name="app.on_after_configure")
         self.on_after_finalize = Signal(name="app.on_after_finalize")
         self.on_after_fork = Signal(name="app.on_after_fork")
+        #: Queues that must exist, as they are defined here, before the first message is sent. `sending` declares them.
+        self.undeclared: list[Queue] = []
         #: Name of this process in messages it sends.
         self.origin = f"gen{os.getpid()}@{socket.gethostname()}"
         current.register_app(self)
@@ -416,6 +418,7 @@ class Celeriac:
             conf.task_default_queue,
             Exchange(conf.task_default_exchange, conf.task_default_exchange_type),
             conf.task_default_routing_key,
+            queue_arguments={"x-queue-type": "quorum"} if conf.task_default_queue_type == "quorum" else {},
         )
         queues = queues_from_setting(conf.task_queues, default)
         return Router(
@@ -438,9 +441,7 @@ class Celeriac:
                 found = open_transport(
                     self._url(self.conf.broker_write_url), self.conf.broker_transport_options, self.conf
                 )
-                known = list(self.router.queues.values())
-                if any(queue.exchange.type != "direct" for queue in known):
-                    found.declare(known)
+                self.undeclared = [queue for queue in self.router.queues.values() if _is_special(queue)]
                 self.__dict__["transport"] = found
             return found
 
@@ -588,3 +589,8 @@ class Celeriac:
 
 def _app_again(cls: type[Celeriac], main: str | None, changes: dict[str, Any]) -> Celeriac:
     return cls(main, changes=changes, set_as_current=False)
+
+
+def _is_special(queue: Queue) -> bool:
+    """Whether a queue is more than its name: nobody could make it up when a message is sent to it."""
+    return queue.exchange.type != "direct" or queue != Queue(queue.name, queue.exchange, queue.routing_key)

@@ -214,11 +214,20 @@ def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, An
     else:
         started = time.monotonic()
         try:
-            app.transport.publish(messages)
+            _hand_over(app, messages)
         except OperationalError as exc:
             _publish_again(app, messages, options or {}, exc, started)
     if signals.after_task_publish.receivers:
         _tell(signals.after_task_publish, messages)
+
+
+def _hand_over(app: Celeriac, messages: Sequence[Message]) -> None:
+    """One attempt."""
+    transport = app.transport
+    if app.undeclared:
+        transport.declare(app.undeclared)  # several threads may do it at once
+        app.undeclared = []
+    transport.publish(messages)
 
 
 def _publish_in(app: Celeriac, messages: Sequence[Message], connection: Any) -> None:
@@ -253,7 +262,7 @@ def _publish_again(
         pause = min(pause + policy.get("interval_step", 0.2), policy.get("interval_max", 1))
         began = time.monotonic()
         try:
-            app.transport.publish(messages)
+            _hand_over(app, messages)
             return
         except OperationalError as exc:
             error = exc
