@@ -9,10 +9,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from pymemcache.client.base import Client  # type: ignore[import-untyped]
+from pymemcache.client.hash import HashClient  # type: ignore[import-untyped]
 
 from celeriac import Celeriac
 from celeriac.errors import ImproperlyConfigured, MessageTooLarge, OperationalError
@@ -110,6 +112,97 @@ def test_we_read_what_stock_celery_writes(store: MemcachedStore, peer: Client) -
     assert store.get_group("g") == b'[["g", null], []]'
 
 
+def test_stock_celery_looks_on_the_same_of_several_servers(both: str) -> None:
+    """Celery asks this client, with keys and servers as text."""
+    peer = HashClient(both.partition("://")[2].rstrip("/").split(";"), default_noreply=False)
+    store = MemcachedStore(both)
+    ids = [f"several-{number}" for number in range(40)]
+    store.store([make_record(task_id) for task_id in ids])
+    assert len(peer.get_many([f"celery-task-meta-{task_id}" for task_id in ids])) == len(ids)
+    peer.set("celery-task-meta-theirs", json.dumps({"status": "SUCCESS", "result": 7, "task_id": "theirs"}))
+    assert store.get(["theirs"]) != [None]
+    for server in peer.clients.values():
+        assert server.stats()[b"curr_items"] > 0
+    peer.close()
+    store.close()
+
+
+def test_batches_that_meet(server: MemcachedServer) -> None:
+    """Whoever is told that a record was stored wins over the older ones, and the last one is never told otherwise."""
+    ids = [f"meet-{number}" for number in range(50)]
+    stores = [MemcachedStore(server.url) for _ in range(4)]
+
+    def write(attempt: int) -> list[str]:
+        batch = [make_record(task_id, "FAILURE", result=b"%d" % attempt, fence=(0, attempt)) for task_id in ids]
+        return stores[attempt % 4].store(batch)
+
+    with ThreadPoolExecutor(4) as pool:
+        refused = list(pool.map(write, range(1, 13)))
+    assert refused[-1] == []
+    assert [record and record.result for record in stores[0].get(ids)] == [b"12"] * 50
+    for store in stores:
+        store.close()
+
+
+def test_one_too_large_in_a_batch_does_not_harm_the_others(store: MemcachedStore) -> None:
+    batch = [make_record(f"among-{number}") for number in range(5)]
+    with pytest.raises(MessageTooLarge):
+        store.store([*batch, make_record("among-large", result=b'"%b"' % (b"x" * 5_000_000))])
+    assert None not in store.get([record.id for record in batch])
+    assert store.get(["among-large"]) == [None]
+
+
+def test_what_the_server_refuses_without_a_word_is_named(
+    store: MemcachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a batch on a server with a small `-I`: nothing waits for the answer, and the value isn't there."""
+    monkeypatch.setattr("celeriac.results.memcached_node.SMALL", 10_000_000)
+    large = make_record("word-b", result=b'"%b"' % (b"x" * 5_000_000))
+    with pytest.raises(MessageTooLarge, match=r"option -I"):
+        store.store([make_record("word-a"), large, make_record("word-c")])
+    assert [record is not None for record in store.get(["word-a", "word-b", "word-c"])] == [True, False, True]
+
+
+def test_a_record_that_has_expired_already_in_a_batch(store: MemcachedStore) -> None:
+    gone = [make_record(f"gone-{number}", expires_at=time.time() - 1) for number in range(3)]
+    assert store.store([*gone, make_record("there")]) == []
+    assert [record is not None for record in store.get(["gone-0", "there"])] == [False, True]
+
+
+def test_closing_while_others_use_it(store: MemcachedStore) -> None:
+    store.store([make_record("open")])
+    with ThreadPoolExecutor(4) as pool:
+        looks = [pool.submit(store.get, ["open"]) for _ in range(200)]
+        for _ in range(50):
+            store.close()
+        assert all(look.result() != [None] for look in looks)
+
+
+def test_a_name_with_addresses_where_nobody_listens(server: MemcachedServer) -> None:
+    store = MemcachedStore(f"cache+memcached://localhost:{server.port}")
+    assert store.get(["nothing"]) == [None]
+    store.close()
+
+
+def test_a_socket_in_the_file_system(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        store = MemcachedStore(f"cache+memcached://{tmp_path}/s")
+
+        def answer() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                assert peer.recv(100) == b"gets celery-task-meta-a\r\n"
+                peer.sendall(b"END\r\n")
+
+        with ThreadPoolExecutor(1) as pool:
+            answering = pool.submit(answer)
+            assert store.get(["a"]) == [None]
+            answering.result()
+        store.close()
+
+
 def test_an_expiry_over_thirty_days_is_not_taken_for_the_past(store: MemcachedStore) -> None:
     store.store([make_record("long", expires_at=time.time() + RELATIVE + 86_400)])
     store.save_group("long", b"[1]", time.time() + RELATIVE * 2)
@@ -201,7 +294,7 @@ def test_a_fork_does_not_share_connections(store: MemcachedStore) -> None:
 
 
 def test_settings_of_celery_are_options(server: MemcachedServer, peer: Client) -> None:
-    options = {"behaviors": {"tcp_nodelay": True}, "timeout": 1.5}
+    options = {"behaviors": {"tcp_nodelay": True}, "default_noreply": False, "retry_attempts": 2, "timeout": 1.5}
     app = Celeriac(
         "c", backend=server.url, result_compression="zlib", cache_backend_options=options, set_as_current=False
     )
@@ -224,6 +317,11 @@ def test_opening() -> None:
         ("cache+memcached://h:port/", {}, "the port must be a number from 1 to 65535, not 'port'"),
         ("cache+memcached://u:secret@h/", {}, "without user and password"),
         ("cache+memcached://h/?timeuot=1", {}, "Did you mean 'timeout'?"),
+        (
+            "cache+memcached://h/",
+            {"global_keyprefix": "a b"},
+            "ASCII without blanks, at most 150 characters, not 'a b'",
+        ),
         ("cache+memcached://h/", {"timeout": "long"}, "timeout is a number of seconds above 0, not 'long'"),
     ],
 )

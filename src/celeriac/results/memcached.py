@@ -1,7 +1,8 @@
 """Results in memcached, under the keys of Celery's cache backend: stock clients read what we write and the other way round.
 
-Opened by `results.open` for `cache+memcached://…` and its spellings. memcached keeps everything in memory: a restart, or
-too little memory, loses results, and who waits for one asks again and again, since the server can't notify.
+Opened by `results.open` for `cache+memcached://…` and its spellings; `memcached_node` talks to a server, through pymemcache.
+memcached keeps everything in memory: a restart, or too little memory, loses results, and who waits for one asks again and
+again, since the server can't notify.
 
 Invariant: a record is written by compare-and-swap on the version that `refuses` has judged, so that no older execution
 replaces a newer one, whoever writes at the same moment.
@@ -16,10 +17,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pymemcache.client.rendezvous import RendezvousHash  # type: ignore[import-untyped]
+
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options, mask_url, split_query
-from celeriac.results.memcached_connection import Address, Node, Settings, node_for
+from celeriac.results.memcached_node import Address, Change, Node, Settings
 from celeriac.results.memory import refuses
 from celeriac.results.meta_value import group_from, group_value, key_prefix, readable, value_of
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
@@ -28,20 +31,22 @@ __all__ = ["MemcachedStore"]
 
 _OWN = ("compression", "connect_timeout", "global_keyprefix", "ssl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile",
         "timeout")  # fmt: skip
-#: Options of other clients and of all of Celery's stores that mean nothing here; configurations carry them along.
-_IGNORED = frozenset({"behaviors", "binary", "ignore_exc", "max_pool_size", "no_delay", "result_chord_ordered",
-                      "retry_policy", "use_pooling", "visibility_timeout"})  # fmt: skip
+#: Options of clients and of all of Celery's stores that mean nothing here; configurations carry them along.
+_IGNORED = frozenset({"behaviors", "binary", "dead_timeout", "default_noreply", "do_not_retry_for", "ignore_exc",
+                      "max_pool_size", "no_delay", "pool_idle_timeout", "result_chord_ordered", "retry_attempts",
+                      "retry_delay", "retry_for", "retry_policy", "retry_timeout", "use_pooling",
+                      "visibility_timeout"})  # fmt: skip
 #: Longest time from now that memcached takes as such; a greater number is a date for it.
 RELATIVE = 30 * 86_400
 #: Seconds after which the count of a chord is forgotten: whoever redelivers a part that late has lost the chord anyway.
 CHORD_KEPT = 7 * 86_400
-#: Keys in one command.
-STEP = 500
 #: Attempts to write a record that others write at the same moment. Each failed one means that another has succeeded.
 ATTEMPTS = 1000
 #: First and longest pause between two looks of `wait`, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
 _PLAIN_KEY = re.compile(r"[!-~]{1,250}")
+#: What leaves room for the longest key, which is of a hashed name.
+_PLAIN_PREFIX = re.compile(r"[!-~]{0,150}")
 
 
 class MemcachedStore:
@@ -62,52 +67,53 @@ class MemcachedStore:
         check_options(given, _OWN, "memcached")
         self.url = mask_url(url)
         self.compression: str | None = given.get("compression") or None
-        self._prefix = key_prefix(str(given.get("global_keyprefix") or ""))
+        self._prefix = _prefix(given.get("global_keyprefix"))
         settings = _settings(given)
-        self._nodes = [Node(address, settings) for address in _addresses(base)]
+        nodes = [Node(address, settings) for address in _addresses(base)]
+        self._nodes = {node.name: node for node in nodes}
+        # pymemcache's choice of the server for a key, so that stock Celery looks for it there. Not its client for several
+        # servers: that one answers for a server that fails, with nothing, and moves its keys to others.
+        self._placement = RendezvousHash(list(self._nodes))
         self._clock = clock
 
     # keys and versions
 
-    def _key(self, kind: str, name: str) -> bytes:
+    def _key(self, kind: str, name: str) -> str:
         """The key of a task or group; names that memcached takes as no key (blanks, great length) are hashed."""
         key = f"{self._prefix}{kind}{name}"
-        if not _PLAIN_KEY.fullmatch(key):
-            key = f"{self._prefix}{kind}sha256-{hashlib.sha256(name.encode()).hexdigest()}"
-        return key.encode()
+        if _PLAIN_KEY.fullmatch(key):
+            return key
+        return f"{self._prefix}{kind}sha256-{hashlib.sha256(name.encode()).hexdigest()}"
 
-    def _task_key(self, task_id: str) -> bytes:
+    def _task_key(self, task_id: str) -> str:
         return self._key("celery-task-meta-", task_id)
 
-    def _group_key(self, group_id: str) -> bytes:
+    def _group_key(self, group_id: str) -> str:
         return self._key("celery-taskset-meta-", group_id)
 
-    def _gets(self, keys: Iterable[bytes]) -> dict[bytes, tuple[bytes, bytes]]:
-        found: dict[bytes, tuple[bytes, bytes]] = {}
-        for node, mine in self._by_node(keys):
-            for start in range(0, len(mine), STEP):
-                found |= node.gets(mine[start : start + STEP])
-        return found
+    def _node(self, key: str) -> Node:
+        # Hashing takes 10 µs for each server.
+        name = self._placement.get_node(key) if len(self._nodes) > 1 else next(iter(self._nodes))
+        return self._nodes[name]
 
-    def _by_node(self, keys: Iterable[bytes]) -> list[tuple[Node, list[bytes]]]:
-        by_node: dict[Node, list[bytes]] = {}
+    def _by_node(self, keys: Iterable[str]) -> list[tuple[Node, list[str]]]:
+        by_node: dict[Node, list[str]] = {}
         for key in keys:
-            by_node.setdefault(node_for(key, self._nodes), []).append(key)
+            by_node.setdefault(self._node(key), []).append(key)
         return list(by_node.items())
 
-    def _swap(self, changes: Mapping[bytes, tuple[bytes, float | None, bytes | None]]) -> set[bytes]:
-        """Write values (with expiry) if the versions are still these; returns the keys for which that worked."""
+    def _gets(self, keys: Iterable[str]) -> dict[str, tuple[bytes, bytes]]:
+        found: dict[str, tuple[bytes, bytes]] = {}
+        for node, mine in self._by_node(keys):
+            found |= node.gets(mine)
+        return found
+
+    def _swap(self, changes: Mapping[str, Change], *, together: bool = False) -> set[str]:
+        """Write values if the versions are still these; returns the keys for which that worked."""
         done = set()
         for node, keys in self._by_node(changes):
-            for start in range(0, len(keys), STEP):
-                step = keys[start : start + STEP]
-                answers = node.run([self._command(key, *changes[key]) for key in step])
-                done |= {key for key, answer in zip(step, answers, strict=True) if answer == b"STORED"}
+            done |= node.swap({key: changes[key] for key in keys}, together=together)
         return done
-
-    def _command(self, key: bytes, value: bytes, expires_at: float | None, version: bytes | None) -> bytes:
-        verb, last = (b"add", b"") if version is None else (b"cas", b" " + version)
-        return b"%b %b 0 %d %d%b\r\n%b\r\n" % (verb, key, self._expiry(expires_at), len(value), last, value)
 
     def _expiry(self, expires_at: float | None) -> int:
         """The server's `exptime`: never before the record's own expiry, which `get` looks at."""
@@ -126,7 +132,7 @@ class MemcachedStore:
         waiting = dict(enumerate(records))
         while waiting:
             # Of several records of one task, one after the other.
-            wave: dict[bytes, int] = {}
+            wave: dict[str, int] = {}
             for number, record in waiting.items():
                 wave.setdefault(self._task_key(record.id), number)
             refused += self._store_wave({key: (number, waiting[number]) for key, number in wave.items()})
@@ -134,11 +140,11 @@ class MemcachedStore:
                 del waiting[number]
         return [records[number].id for number in sorted(refused)]
 
-    def _store_wave(self, wave: dict[bytes, tuple[int, Record]]) -> list[int]:
+    def _store_wave(self, wave: dict[str, tuple[int, Record]]) -> list[int]:
         """Write records of different tasks; returns the numbers of those that were refused."""
         refused = []
-        for _ in range(ATTEMPTS):
-            changes: dict[bytes, tuple[bytes, float | None, bytes | None]] = {}
+        for attempt in range(ATTEMPTS):
+            changes: dict[str, Change] = {}
             found = self._gets(wave)
             for key, (number, record) in list(wave.items()):
                 value, version = found.get(key, (None, None))
@@ -146,14 +152,17 @@ class MemcachedStore:
                     refused.append(number)
                     del wave[key]
                 else:
-                    changes[key] = (value_of(record, self.compression), record.expires_at, version)
-            for key in self._swap(changes):
+                    changes[key] = self._change(value_of(record, self.compression), record.expires_at, version)
+            for key in self._swap(changes, together=attempt == 0):
                 del wave[key]
             if not wave:
                 return refused
         raise OperationalError(f"{self.url}: results were changed by others {ATTEMPTS} times while they were written.")
 
-    def _current(self, key: bytes, value: bytes | None) -> Record | None:
+    def _change(self, value: bytes, expires_at: float | None, version: bytes | None) -> Change:
+        return Change(value=value, expire=self._expiry(expires_at), version=version)
+
+    def _current(self, key: str, value: bytes | None) -> Record | None:
         """The record of a value, unless it has expired or can't be read."""
         record = readable(key, value) if value is not None else None
         if record is None or (record.expires_at is not None and record.expires_at <= self._clock.now()):
@@ -190,13 +199,13 @@ class MemcachedStore:
         """Delete records."""
         self._delete([self._task_key(task_id) for task_id in ids])
 
-    def _delete(self, keys: Iterable[bytes]) -> None:
+    def _delete(self, keys: Iterable[str]) -> None:
         for node, mine in self._by_node(keys):
-            node.run([b"delete %b\r\n" % key for key in mine])
+            node.delete(mine)
 
     # chords and groups
 
-    def _parts_key(self, group_id: str) -> bytes:
+    def _parts_key(self, group_id: str) -> str:
         return self._key("celery-taskset-parts-", group_id)
 
     def join_part(self, group_id: str, index: int, size: int) -> int:
@@ -210,15 +219,15 @@ class MemcachedStore:
             value, version = self._gets([key]).get(key, (b"0", None))
             before = int(value, 16)
             bits = before | 1 << index
-            if bits == before or self._swap({key: (b"%x" % bits, self._clock.now() + CHORD_KEPT, version)}):
+            change = self._change(b"%x" % bits, self._clock.now() + CHORD_KEPT, version)
+            if bits == before or self._swap({key: change}):
                 return bits.bit_count()
         raise OperationalError(f"{self.url}: the count of a chord was changed by others {ATTEMPTS} times meanwhile.")
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple, as stock Celery keeps it where it is JSON."""
-        key, stored = self._group_key(group_id), group_value(value, expires_at)
-        command = b"set %b 0 %d %d\r\n%b\r\n" % (key, self._expiry(expires_at), len(stored), stored)
-        node_for(key, self._nodes).run([command])
+        key = self._group_key(group_id)
+        self._node(key).set(key, group_value(value, expires_at), self._expiry(expires_at))
 
     def get_group(self, group_id: str) -> bytes | None:
         """The group's result tuple, or None."""
@@ -235,23 +244,21 @@ class MemcachedStore:
         return 0
 
     def server_time(self) -> float:
-        """Seconds since 1970 by the server's clock."""
-        return min(node.time() for node in self._nodes)
+        """Seconds since 1970 by the server's clock, which it tells in whole seconds: the middle of this one."""
+        return min(int(node.stats()[b"time"]) for node in self._nodes.values()) + 0.5
 
     def durability_report(self) -> list[str]:
         """What this store can lose, for people."""
         lines = ["memcached keeps results in memory only: a restart loses them"]
-        for node in self._nodes:
-            stats = node.stats()
-            if int(stats.get(b"evictions", b"0")):
-                lines.append(
-                    f"{node.name} is too small (-m): it has dropped {int(stats[b'evictions'])} values to make room"
-                )
+        for node in self._nodes.values():
+            dropped = int(node.stats().get(b"evictions", 0))
+            if dropped:
+                lines.append(f"{node.name} is too small (-m): it has dropped {dropped} values to make room")
         return lines
 
     def close(self) -> None:
         """Close idle connections."""
-        for node in self._nodes:
+        for node in self._nodes.values():
             node.close()
 
 
@@ -271,6 +278,15 @@ def _addresses(base: str) -> list[Address]:
             raise ImproperlyConfigured(f"{base!r}: the port must be a number from 1 to 65535, not {port!r}.")
         found.append((host.strip("[]") or "localhost", int(port)))
     return found
+
+
+def _prefix(given: Any) -> str:
+    prefix = key_prefix(str(given or ""))
+    if not _PLAIN_PREFIX.fullmatch(prefix):
+        raise ImproperlyConfigured(
+            f"memcached option global_keyprefix is ASCII without blanks, at most 150 characters, not {given!r}."
+        )
+    return prefix
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:
