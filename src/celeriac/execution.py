@@ -318,7 +318,9 @@ def _resume(environment: Environment, execution: Execution, context: Context) ->
         messages = after_success(app, context, done.result)
     elif done.state == states.FAILURE and (context.errbacks or context.chain):
         messages = after_failure(app, context, done.result, done.traceback or "")[0]
-    return Outcome(execution.serial, execution.slot, context.task or "", done.state, messages=messages)
+    # Their ids are those of the first time: what has been sent then and has ended is not sent again.
+    missing = [message for message in messages if not app.AsyncResult(message.id).ready()]
+    return Outcome(execution.serial, execution.slot, context.task or "", done.state, messages=missing)
 
 
 def _unreadable(environment: Environment, execution: Execution, exc: Exception) -> Outcome:

@@ -41,6 +41,6 @@ def test_killed_in_any_gap_the_outcome_is_recorded_once(each_rig: Rig, point: st
     rig.assert_empty()
     assert marker.exists(), f"nobody died {point}"
     assert rig.starts()["task"] == starts, f"started {rig.starts()}, killed {point}"
-    # Twice if the dying worker had it already, or if its message was sent again because the ack was missing.
-    assert rig.starts()["callback"] in (1, 2), rig.starts()
+    # Once more if it was running in the dying worker, and once more if its message was sent again before it had ended.
+    assert rig.starts()["callback"] in (1, 2, 3), rig.starts()
     assert worker.stop() == 0
