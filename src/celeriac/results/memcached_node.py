@@ -140,8 +140,8 @@ class Node:
     # clients
 
     def _renew(self) -> None:
-        self._pid = os.getpid()
         self._pool = ObjectPool(self._client, after_remove=Client.close, idle_timeout=IDLE)
+        self._pid = os.getpid()  # last: another thread that sees it takes the pool
 
     @contextlib.contextmanager
     def _leased(self) -> Iterator[tuple[Any, Deadline]]:
