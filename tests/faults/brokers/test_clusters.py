@@ -73,7 +73,8 @@ def test_rabbitmq_node_of_three_is_lost(
     rabbitmq_trio: Broker, make_rig: Callable[..., BrokerRig], figure: Callable[[str], None]
 ) -> None:
     rig = make_rig(rabbitmq_trio)
-    rig.settings["task_queues"] = {rig.broker.queue: {"queue_arguments": {"x-queue-type": "quorum"}}}
+    rig.settings["task_default_queue_type"] = "quorum"
+    early = rig.app.send_task("work", ("early", 0))  # the client declares its queue, too
     worker = rig.worker("-c", "2")
     with Load(rig, threads=2) as load:
         load.healed()
@@ -83,5 +84,6 @@ def test_rabbitmq_node_of_three_is_lost(
         known = len(load.accepted)
         eventually(lambda: len(load.accepted) > known + 50)
     load.verify(may_repeat=True)
+    assert early.get(timeout=5)[0] == "early"
     assert worker.stop() == 0
     figure(f"rabbitmq of three nodes: next task {latency:.2f} s after the loss of one")
