@@ -215,19 +215,21 @@ class Channel:
 
     def _on_settling(self, acks: Sequence[tuple[int, bool]], requeues: Sequence[int]) -> None:
         if self.error is None and self._channel.is_open:
-            for tag, is_multiple in acks:
-                self._channel.basic_ack(tag, is_multiple)
-            for tag in requeues:
-                self._channel.basic_nack(tag, False, True)
+            with self.connection.one_write():
+                for tag, is_multiple in acks:
+                    self._channel.basic_ack(tag, is_multiple)
+                for tag in requeues:
+                    self._channel.basic_nack(tag, False, True)
 
     def _on_publishing(self, letters: Sequence[Letter], batch: Batch) -> None:
         if self.error is not None or not self._channel.is_open:
             batch.fail(self.error or OperationalError(f"{self.connection.name}: channel closed"))
             return
-        for exchange, routing_key, properties, body, _queue, _id, is_mandatory in letters:
-            self._unconfirmed[self._next_tag] = batch
-            self._next_tag += 1
-            self._channel.basic_publish(exchange, routing_key, body, properties, is_mandatory)
+        with self.connection.one_write():
+            for exchange, routing_key, properties, body, _queue, _id, is_mandatory in letters:
+                self._unconfirmed[self._next_tag] = batch
+                self._next_tag += 1
+                self._channel.basic_publish(exchange, routing_key, body, properties, is_mandatory)
 
     def _on_confirm(self, frame: Any) -> None:
         tag, is_taken = frame.method.delivery_tag, frame.method.NAME == "Basic.Ack"

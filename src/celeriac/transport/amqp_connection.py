@@ -11,15 +11,15 @@ import contextlib
 import logging
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pika import ConnectionParameters, PlainCredentials, SelectConnection, SSLOptions  # type: ignore[import-untyped]
 from pika.adapters.select_connection import IOLoop  # type: ignore[import-untyped]
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter  # type: ignore[import-untyped]
 from pika.credentials import ExternalCredentials  # type: ignore[import-untyped]
-from pika.frame import Header  # type: ignore[import-untyped]
-from pika.spec import BasicProperties  # type: ignore[import-untyped]
+from pika.frame import Header, Method  # type: ignore[import-untyped]
+from pika.spec import Basic, BasicProperties  # type: ignore[import-untyped]
 
 from celeriac.errors import OperationalError
 from celeriac.timing import Deadline
@@ -30,9 +30,13 @@ __all__ = ["Connection", "RawProperties"]
 
 #: Seconds that leaving in good order may take.
 _FAREWELL = 1.0
+#: Bytes that one read takes at most.
+_PIECE = 65_536
 _HEAD = struct.Struct(">BHI")
 _SIZE = struct.Struct(">xxxxQ")
-_HEADER_FRAME = 2
+_BODY_FRAME, _FRAME_END = 3, 0xCE
+#: Class and method of Basic.Deliver.
+_DELIVER = b"\x00\x3c\x00\x3c"
 
 
 class RawProperties(BasicProperties):  # type: ignore[misc]
@@ -47,7 +51,10 @@ class RawProperties(BasicProperties):  # type: ignore[misc]
 
 
 class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
-    """pika's I/O services, which keep the stream at hand: an ended connection is cut whatever pika waits for."""
+    """pika's I/O services, which keep the stream at hand: an ended connection is cut whatever pika waits for.
+
+    The stream reads in larger pieces than pika's own: each system call has the interpreter's lock to get back.
+    """
 
     stream: Any = None
 
@@ -59,13 +66,85 @@ class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
         def done(result: Any) -> None:
             if isinstance(result, tuple):
                 self.stream = result[0]
+                self.stream._MAX_RECV_BYTES = _PIECE
             on_done(result)
 
         return super().create_streaming_connection(protocol_factory, sock, done, ssl_context, server_hostname)
 
 
 class _Pika(SelectConnection):  # type: ignore[misc]
-    """pika's connection, which leaves the properties of messages to us."""
+    """pika's connection, which leaves the properties of messages to us, takes in deliveries whole and writes in batches.
+
+    pika cuts frame by frame off what has come, copies the rest each time, and puts the three frames of a message together
+    again: three times the CPU. It also sends each frame by a system call of its own.
+    """
+
+    #: What is written goes here, while a batch gathers.
+    gathered: list[bytes] | None = None
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        if self.gathered is None:
+            super()._output_marshaled_frames(marshaled_frames)
+        else:
+            self.gathered += marshaled_frames
+
+    @contextlib.contextmanager
+    def one_write(self) -> Iterator[None]:
+        """What is written inside goes out at once in the end."""
+        frames: list[bytes] = []
+        self.gathered = frames
+        try:
+            yield
+        finally:
+            self.gathered = None
+            if frames and not self.is_closed:
+                super()._output_marshaled_frames([b"".join(frames)])
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        data: bytes = self._frame_buffer + data_in
+        at = 0
+        while at < len(data):
+            size = self._take_delivery(data, at)
+            if size is None:
+                break
+            if not size:
+                self._frame_buffer: bytes = data[at:]
+                size, frame = self._read_frame()
+                if not frame:
+                    break
+                self._process_frame(frame)
+            at += size
+        self._frame_buffer = data[at:]
+        self.bytes_received += at
+
+    def _take_delivery(self, data: bytes, at: int) -> int | None:
+        """Hand the delivery that stands at `at` to its consumer.
+
+        Returns:
+            Its size; 0 if something else stands there, or its body has several frames or none; None if it is cut off.
+        """
+        if data[at : at + 1] != b"\x01" or data[at + 7 : at + 11] != _DELIVER:
+            return 0
+        try:
+            _kind, number, size = _HEAD.unpack_from(data, at)
+            header: int = at + size + 8
+            body: int = header + _HEAD.unpack_from(data, header)[2] + 8
+            length = _SIZE.unpack_from(data, header + 7)[0]
+            kind, _number, size = _HEAD.unpack_from(data, body)
+        except struct.error:
+            return None
+        end: int = body + size + 8
+        if kind != _BODY_FRAME or size != length or number not in self._channels:
+            return 0
+        if len(data) < end:
+            return None
+        if not data[header - 1] == data[body - 1] == data[end - 1] == _FRAME_END:
+            return 0  # pika will complain
+        self.frames_received += 3
+        method = Method(number, Basic.Deliver().decode(data, at + 11))
+        properties = Header(number, length, RawProperties(data[header + 7 : body - 1]))
+        self._channels[number]._on_deliver(method, properties, data[body + 7 : end - 1])
+        return end - at
 
     def _read_frame(self) -> Any:
         buffer = self._frame_buffer
@@ -172,6 +251,11 @@ class Connection:
     def open_channel(self, on_open: Callable[[Any], None]) -> Any:
         """Open a channel of pika's."""
         return self._pika.channel(on_open_callback=on_open)
+
+    def one_write(self) -> contextlib.AbstractContextManager[None]:
+        """What channels write inside goes out by one system call."""
+        batch: contextlib.AbstractContextManager[None] = self._pika.one_write()
+        return batch
 
     def _run(self, parameters: Any) -> None:
         try:
