@@ -2,7 +2,8 @@
 
 RabbitMQ pushes; a worker pulls. `fetch` opens a consumer per queue whose prefetch is what the worker holds and what it wants
 more, so that each acknowledgement lets the server send the next message without being asked. When no fetch has been under way
-for a moment the consumers are cancelled and what came too much is given back: no message waits in a worker that can't use it.
+for a moment the consumers are cancelled, and soon after what came too much is given back: no message waits long in a worker
+that can't use it.
 
 Invariants: `_lock` guards the session and all it holds, and is held over short questions only; a lease is the token of an
 entry, lost with the entry's channel.
@@ -23,9 +24,10 @@ from celeriac.log import get_logger
 from celeriac.message import Delivery
 from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, ChannelClosed, copy_of
+from celeriac.transport.amqp_credit import plan
 from celeriac.transport.amqp_link import Link
-from celeriac.transport.amqp_request import Request, cancel, consume, prefetch
-from celeriac.transport.amqp_session import Entry, Listening, Session, acks
+from celeriac.transport.amqp_request import cancel
+from celeriac.transport.amqp_session import Entry, Session, acks
 from celeriac.transport.amqp_topology import Topology
 
 __all__ = ["Consumer"]
@@ -34,14 +36,17 @@ logger = get_logger("celeriac.transport.amqp")
 
 #: Seconds after the last fetch until its consumers are cancelled in any case.
 GRACE = 0.05
-#: Seconds after the last fetch for which an acknowledgement may bring the next message, since a fetch will follow.
-LINGER = 0.005
+#: Seconds after the last fetch for which an acknowledgement may bring the next message, since a fetch will follow. A busy
+#: supervisor may need some tens of milliseconds for that: with 5 ms a full queue was consumed at half the rate.
+LINGER = 0.03
+#: Seconds after the last fetch until what came too much goes back, which marks it as delivered before.
+HOLD = 1.0
 #: How often that is looked at while fetches wait, in seconds.
 LOOK = 0.25
 #: Shortest wait of a fetch: the server needs that long to push what there is.
 PROBE = 0.05
-#: AMQP's largest prefetch.
-MAX_PREFETCH = 65_535
+#: Queues push independently of each other: seconds for each to begin, so that the first one does not fill the whole fetch.
+HEAD_START = 0.002
 #: A message that was given back this often without being run stays here until it is fetched: some servers count returns.
 MAX_RETURNS = 5
 _TIMED_OUT = re.compile(r"Timeout value used: (\d+) ms")
@@ -88,10 +93,13 @@ class Consumer:
                         if self._fetching > 1 and session.has_ready(queues):
                             session.channel.wake()  # another fetch waits for these
                         return taken
+                    is_fresh = not session.listening
                     self._listen(session, queues, limit)
                     pause = min(deadline.left() or 0.0, session.until_due(now))
                 if deadline.passed() or interrupts != self.interrupts:
                     return []
+                if is_fresh and len(queues) > 1:
+                    time.sleep(min(pause, HEAD_START))
                 self._await(session, queues, pause, interrupts)
 
     def _await(self, session: Session, queues: Sequence[str], seconds: float, interrupts: int) -> None:
@@ -106,27 +114,16 @@ class Consumer:
             session.sort_in(Entry(session.channel, queue, pushed, next(self._tokens)), now)
 
     def _listen(self, session: Session, queues: Sequence[str], limit: int) -> None:
-        """Let the server push from these queues, `limit` messages more than are held of each."""
+        """Let the server push `limit` messages more from these queues."""
         self._forget_cancelled(session)
         deadline = self.link.deadline()
-        requests: list[Request] = []
-        opened: dict[str, Listening] = {}
         for queue in queues:
-            need = min(session.leased[queue] + len(session.early) + limit, MAX_PREFETCH)
-            present = session.listening.get(queue)
-            if present is not None and need <= present.prefetch <= 4 * need + 20:
-                continue
-            self.topology.ensure(queue, deadline)
-            if present is not None:
-                requests.append(cancel(present.tag))
-            tag = f"celeriac-{next(self._tokens)}"
-            session.queue_of[tag] = queue
-            opened[queue] = Listening(tag, need)
-            requests += [prefetch(need), consume(queue, tag)]
+            if queue not in session.listening:
+                self.topology.ensure(queue, deadline)
+        requests = plan(session, queues, limit, self._tokens)
         others = [queue for queue in session.listening if queue not in queues] if self._fetching == 1 else []
         requests += [cancel(session.listening.pop(queue).tag) for queue in others]
         if requests:
-            session.listening.update(opened)
             session.channel.ask(deadline, *requests)
             self._wake.set()
         if others:
@@ -247,22 +244,26 @@ class Consumer:
                 return LOOK
             if session is not None and session.channel.error is not None:
                 self._forget_session(session, session.channel.error)
-            if session is None or not (session.listening or session.unfetched()):
+                return None
+            if session is None or not (session.listening or session.unfetched() or session.early):
                 return None
             idle = time.monotonic() - self._fetched_at
-            if idle < GRACE:
-                return GRACE - idle
             with contextlib.suppress(OperationalError):
-                self._pause(session)
-            return None
+                if session.listening and idle >= GRACE:
+                    self._cancel(session)
+                if idle >= HOLD:
+                    session.promote(time.time())
+                    self._give_back(session, session.unfetched())
+            if session.listening:
+                return GRACE
+            return max(HOLD - idle, min(session.until_due(time.time()), 1.0))
 
-    def _pause(self, session: Session) -> None:
-        """Cancel all consumers and give back what nobody has fetched."""
+    def _cancel(self, session: Session) -> None:
+        """Cancel all consumers. What has come stays here for a while: a fetch will probably follow."""
         listening, session.listening = session.listening, {}
         if listening:
             session.channel.ask(self.link.deadline(), *[cancel(each.tag) for each in listening.values()])
         self._drain(session)
-        self._give_back(session, session.unfetched())
 
     def _give_back(self, session: Session, entries: list[Entry]) -> None:
         back = [entry for entry in entries if entry.envelope.deliveries < MAX_RETURNS]
@@ -288,7 +289,7 @@ class Consumer:
             if session is None or self._fetching or not session.listening or session.channel.error is not None:
                 return
             if at_once or time.monotonic() - self._fetched_at > LINGER:
-                self._pause(session)
+                self._cancel(session)
 
     def finish(self, done: Iterable[Entry], returned: Iterable[Entry] = ()) -> list[Entry]:
         """End leases: `done` are acknowledged, `returned` go back to the head of their queue.

@@ -80,7 +80,7 @@ def queue_binding(queue: str) -> Request:
 
 def original_route(exchange: str, routing_key: str, queue: str) -> tuple[str, str]:
     """Exchange and routing key as the sender gave them, for a message that may have been delayed."""
-    if exchange != DELIVERY:
+    if not exchange.startswith("celery_delayed_"):
         return exchange, routing_key
     key = routing_key.split(".", LEVELS)[-1]
     return ("", queue) if key.endswith("." + MARK) else (exchange, key)

@@ -57,11 +57,17 @@ class Publisher:
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish messages; those with an `eta` wait in the broker."""
         now = time.time()
-        letters = [self._letter(message, now) for message in messages]
-        delayed = {letter.queue for letter in letters if letter.exchange == delay.ENTRY and letter.queue}
+        delayed = {
+            message.queue or message.routing_key
+            for message in messages
+            if message.eta is not None and message.eta - now >= 1 and (message.queue or not message.exchange)
+        }
         if delayed:
+            for message in messages:
+                self._letter(message, now)  # what can't be written is refused before anything is declared
             self.ensure_delayed(delayed)
-        self.send(letters)
+            now = time.time()  # that takes a second, once in a broker's life
+        self.send([self._letter(message, now) for message in messages])
 
     def _letter(self, message: Message, now: float) -> Letter:
         wait = int(message.eta - now) if message.eta is not None and message.eta > now else 0

@@ -84,9 +84,7 @@ class Session:
 
     def take(self, queues: Sequence[str], limit: int, now: float) -> list[Entry]:
         """Up to `limit` messages, of each queue in turn. They are on lease from now on."""
-        while self.early and self.early[0][0] <= now:
-            entry = heapq.heappop(self.early)[2]
-            self.ready.setdefault(entry.queue, deque()).append(entry)
+        self.promote(now)
         self._turn += 1
         start = self._turn % max(1, len(queues))
         waiting = [ready for queue in (*queues[start:], *queues[:start]) if (ready := self.ready.get(queue))]
@@ -100,6 +98,12 @@ class Session:
         self.leased.update(entry.queue for entry in taken)
         return taken
 
+    def promote(self, now: float) -> None:
+        """What has become due may be fetched."""
+        while self.early and self.early[0][0] <= now:
+            entry = heapq.heappop(self.early)[2]
+            self.ready.setdefault(entry.queue, deque()).append(entry)
+
     def until_due(self, now: float) -> float:
         """Seconds until a message that is here becomes due."""
         return max(0.0, self.early[0][0] - now) if self.early else float("inf")
@@ -109,15 +113,12 @@ class Session:
         return any(self.ready.get(queue) for queue in queues)
 
     def unfetched(self) -> list[Entry]:
-        """Everything here that is not on lease."""
-        waiting = [entry for ready in self.ready.values() for entry in ready]
-        return [*waiting, *(entry for _, _, entry in self.early), *self.far]
+        """What is here for anybody to fetch, or to be put off. What is not yet due is of no use to others either."""
+        return [*(entry for ready in self.ready.values() for entry in ready), *self.far]
 
     def drop(self, entries: Collection[Entry]) -> None:
         """These were given back: they are not here any more."""
         gone = {entry.token for entry in entries}
-        self.early = [item for item in self.early if item[1] not in gone]
-        heapq.heapify(self.early)
         self.far = [entry for entry in self.far if entry.token not in gone]
         for queue, ready in self.ready.items():
             self.ready[queue] = deque(entry for entry in ready if entry.token not in gone)

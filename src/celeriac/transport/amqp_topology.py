@@ -115,14 +115,20 @@ class Topology:
         wanted = self._link.place.options.delayed_queue_type
         if not self.exists(delay.ENTRY, deadline):
             try:
-                self._link.ask(*delay.chain_requests(wanted), deadline=deadline)
+                self._make_chain(wanted)
             except ChannelClosed as exc:
                 # Somebody has made a part of it with the other queue type.
                 if exc.code != PRECONDITION:
                     raise
                 other = "classic" if wanted == "quorum" else "quorum"
-                self._link.ask(*delay.chain_requests(other), deadline=deadline)
+                self._make_chain(other)
         self._remember("chain")
+
+    def _make_chain(self, queue_type: str) -> None:
+        """Once in a broker's life. It may take seconds, as quorum queues do; each step has the usual time."""
+        requests = delay.chain_requests(queue_type)
+        for start in range(0, len(requests), 8):
+            self._link.ask(*requests[start : start + 8])
 
     def exists(self, name: str, deadline: Deadline | None = None) -> bool:
         """Whether a queue exists."""
