@@ -1,6 +1,7 @@
 """The result store, on a server of its own, is frozen and then down while tasks go on: nothing is lost or run twice.
 
-20 s in all; 60 s with CELERIAC_TEST_SOAK=1 (and `-o faulthandler_timeout=600`), in which all brokers take their turn instead of Redis alone.
+20 s in all. With CELERIAC_TEST_SOAK=1 (and `-o faulthandler_timeout=600`) 60 s, and all brokers take their turn instead of
+Redis alone.
 """
 
 from __future__ import annotations
