@@ -28,6 +28,9 @@ __all__ = ["Engine"]
 
 T = TypeVar("T")
 
+#: A call on a server that has frozen may wait for a free connection, and then for an answer; these shares of `timeout`
+#: keep the sum within it.
+CONNECTING, ANSWERING = 0.4, 0.6
 #: How often a transaction that lost against another one is tried in all.
 ATTEMPTS = 8
 #: MySQL: deadlock, lock wait timeout, duplicate key, record changed since last read, table exists. PostgreSQL: as in
@@ -101,7 +104,7 @@ class Engine:
             if self.url.get_backend_name() != "sqlite":
                 options.setdefault("pool_size", settings.pool_size)
                 options.setdefault("max_overflow", settings.max_overflow)
-                options.setdefault("pool_timeout", settings.timeout)
+                options.setdefault("pool_timeout", settings.timeout * CONNECTING)
         try:
             engine = sqlalchemy.create_engine(self.url, **options)
         except ModuleNotFoundError as error:
@@ -213,7 +216,11 @@ def _connect_args(url: sqlalchemy.URL, timeout: float) -> dict[str, Any]:
     """What the client library is told about time, as far as we know it."""
     whole = max(1, round(timeout))
     known: dict[str, dict[str, Any]] = {
-        "pymysql": {"connect_timeout": timeout, "read_timeout": timeout, "write_timeout": timeout},
+        "pymysql": {
+            "connect_timeout": timeout * CONNECTING,
+            "read_timeout": timeout * ANSWERING,
+            "write_timeout": timeout * ANSWERING,
+        },
         "mysqldb": {"connect_timeout": whole, "read_timeout": whole, "write_timeout": whole},
         "mysqlconnector": {"connection_timeout": whole},
         "psycopg": {"connect_timeout": max(2, whole), "options": f"-c statement_timeout={int(timeout * 1000)}"},
