@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_VENV := .bench-venv
 BENCH_READY := $(BENCH_VENV)/.ready
-BENCH_PEERS := celery[redis]==5.7.0 dramatiq[redis,rabbitmq] huey procrastinate taskiq taskiq-redis
+BENCH_PEERS := celery[redis]==5.7.0 dramatiq[redis,rabbitmq] hiredis huey procrastinate psycopg[binary] taskiq taskiq-redis
 SUITES := unit contract wire worker faults mixed acceptance properties typing docs
 # Further arguments for pytest, such as PYTEST='-k sqlite -x'.
 PYTEST ?=

@@ -27,8 +27,8 @@ class Broker(Protocol):
     def clear(self) -> None:
         """Forget everything."""
 
-    def fill(self, side: Side, count: int) -> None:
-        """Put so many no-ops of a side into its empty queue."""
+    def fill(self, side: Side, count: int, results: str) -> None:
+        """Put so many no-ops of a side into its empty queue; messages say whether results are to be stored."""
 
     def is_settled(self, side: Side, count: int, stored: bool) -> bool:
         """Whether so many results are stored, if they are to be, and all leases have ended."""
@@ -42,18 +42,18 @@ class Redis:
     def __init__(self, server: RedisServer) -> None:
         self.server = server
         self.url = server.url()
-        self._full: dict[str, int] = {}
+        self._full: dict[int, int] = {}
 
     def clear(self) -> None:
         self.server.call("FLUSHDB")
 
-    def fill(self, side: Side, count: int) -> None:
+    def fill(self, side: Side, count: int, results: str) -> None:
         self.clear()
-        database = SIDES.index(side) + 1
-        if self._full.get(side.name) != count:
+        database = 2 * SIDES.index(side) + 1 + bool(results)
+        if self._full.get(database) != count:
             self.server.call("FLUSHDB", db=database)
-            side.client("fill", count, side.environment(self.server.url(database)))
-            self._full[side.name] = count
+            side.client("fill", count, side.environment(self.server.url(database), results))
+            self._full[database] = count
         for key in self.server.call("KEYS", "*", db=database):
             self.server.call("COPY", key, key, "DB", 0, db=database)
 
@@ -78,9 +78,9 @@ class RabbitMQ:
             '[rabbit_amqqueue:delete(Q, false, false, <<"bench">>) || Q <- rabbit_amqqueue:list()], ok.'
         )
 
-    def fill(self, side: Side, count: int) -> None:
+    def fill(self, side: Side, count: int, results: str) -> None:
         self.clear()
-        side.client("fill", count, side.environment(self.url))
+        side.client("fill", count, side.environment(self.url, results))
 
     def is_settled(self, side: Side, count: int, stored: bool) -> bool:
         left = (
@@ -103,9 +103,9 @@ class Postgres:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
 
-    def fill(self, side: Side, count: int) -> None:
+    def fill(self, side: Side, count: int, results: str) -> None:
         self.clear()
-        side.client("fill", count, side.environment(self.url))
+        side.client("fill", count, side.environment(self.url, results))
 
     def is_settled(self, side: Side, count: int, stored: bool) -> bool:
         return self._left(side) == 0

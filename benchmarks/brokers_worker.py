@@ -24,7 +24,7 @@ __all__ = ["drained", "running"]
 #: Executions after which the clock starts.
 START = 200
 #: Seconds after which a drain is cut off.
-LONGEST = 4.0
+LONGEST = 2.5
 
 
 @contextlib.contextmanager

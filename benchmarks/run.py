@@ -1,7 +1,8 @@
-"""All benchmarks: prints a table and writes it to benchmarks/results.md. `make bench` runs it; takes about four minutes.
+"""All benchmarks: prints tables and writes them to benchmarks/results.md. `make bench` runs it; takes about eight minutes.
 
-Peers run in an environment of their own (.bench-venv), which is made here if it is not there. Rounds of celeriac and of the
-peer alternate, so that both see the same machine, and medians are shown. `--quick` runs one round of each.
+SQLite and the worker itself here, network brokers in `brokers.py`. Peers run in an environment of their own (.bench-venv),
+which is made here if it is not there. Rounds of celeriac and of the peers alternate, so that all see the same machine, and
+medians are shown. `--quick` runs one round of each, beside fewer peers, in two minutes.
 """
 
 from __future__ import annotations
@@ -18,12 +19,18 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / part) for part in ("src", ".")]
 
-from benchmarks import footprint  # noqa: E402
+from benchmarks import brokers, footprint  # noqa: E402
 from benchmarks.drain import celeriac_drain, huey_drain, huey_environment  # noqa: E402
 from benchmarks.measure import PYTHON, ROOT, environment, median, run_json  # noqa: E402
 
 BENCH_VENV = ROOT / ".bench-venv"
 RESULTS = ROOT / "benchmarks/results.md"
+
+#: As in the Makefile.
+PEERS = [
+    "celery[redis]==5.7.0", "dramatiq[redis,rabbitmq]", "hiredis", "huey", "procrastinate", "psycopg[binary]", "taskiq",
+    "taskiq-redis",
+]  # fmt: skip
 
 #: What is measured, ours, the peer's, and what was asked for.
 Row = tuple[str, str, str, str]
@@ -35,6 +42,7 @@ class Bench:
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
         self.rows: list[Row] = []
+        self.broker_rows: list[Row] = []
         self.peer = peer_python()
 
     def add(self, *row: str) -> None:
@@ -105,6 +113,10 @@ class Bench:
         half, most = footprint.latency(200)
         self.add("delay() to running on SQLite, p50 (p95)", f"{half:.2f} ms ({most:.2f} ms)", "", "p50 below 10 ms")
 
+    def brokers(self) -> None:
+        """Network brokers beside several peers."""
+        self.broker_rows = brokers.measure(self.rounds, brokers.print_row)
+
     def write(self) -> None:
         """Write results.md."""
         lines = [
@@ -118,6 +130,15 @@ class Bench:
             "| | celeriac | Huey | asked for |",
             "| --- | ---: | ---: | --- |",
             *(f"| {' | '.join(row)} |" for row in self.rows),
+            "",
+            "## Network brokers",
+            "",
+            f"Medians of {self.rounds} round(s) of all sides in turn; celeriac's row says what was asked for, a peer's how"
+            " celeriac compares.",
+            "",
+            "| | | measured | |",
+            "| --- | --- | ---: | --- |",
+            *(f"| {' | '.join(row)} |" for row in self.broker_rows),
         ]
         RESULTS.write_text("\n".join(lines) + "\n", "utf-8")
 
@@ -130,10 +151,10 @@ def shown(figures: dict[str, float]) -> str:
 def peer_python() -> Path:
     """The interpreter of the peers; their environment is made if it is not there."""
     python = BENCH_VENV / "bin/python"
-    if not (BENCH_VENV / "bin/huey_consumer").exists():
+    if not all((BENCH_VENV / "bin" / name).exists() for name in ("huey_consumer", "celery", "taskiq")):
         subprocess.run([sys.executable, "-m", "venv", str(BENCH_VENV)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-        subprocess.run([*pip, "huey"], check=True)
+        subprocess.run([*pip, *PEERS], check=True)
     return python
 
 
@@ -148,6 +169,7 @@ def main() -> None:
     bench.supervisor("noop", "results stored")
     bench.supervisor("quiet", "no results")
     bench.footprint()
+    bench.brokers()
     bench.write()
 
 
