@@ -57,11 +57,13 @@ class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
     """
 
     stream: Any = None
+    sock: Any = None
 
     def create_streaming_connection(
         self, protocol_factory: Any, sock: Any, on_done: Any, ssl_context: Any = None, server_hostname: Any = None
     ) -> Any:
-        """Remember the stream once it stands."""
+        """Remember the socket, and the stream once it stands."""
+        self.sock = sock
 
         def done(result: Any) -> None:
             if isinstance(result, tuple):
@@ -275,6 +277,9 @@ class Connection:
                 with contextlib.suppress(Exception):
                     self._services.stream.abort()
             self._loop.close()
+            if self._services.sock is not None:  # what abort() puts off until the loop's next turn never comes
+                with contextlib.suppress(OSError):
+                    self._services.sock.close()
             self._opened.set()
 
     def _on_open(self, _pika: Any) -> None:
@@ -306,9 +311,13 @@ class Connection:
             self._pika.close()
 
     def _on_abort(self) -> None:
-        if self._services.stream is not None:
+        if self._services.stream is None:
+            self._loop.stop()
+            return
+        with contextlib.suppress(AssertionError):  # pika's, if the stream has ended at this very moment
             self._services.stream.abort()
-        self._loop.stop()
+        # The socket (of TLS, too) is closed and `_on_end` called in the loop's next turn.
+        self._loop.call_later(_FAREWELL, self._loop.stop)
 
 
 #: Connections of a parent process.
