@@ -98,7 +98,9 @@ def main() -> None:
     transport.purge(queue)
 
     def drain(batch: int, name: str) -> None:
-        measured(name, transport.size(queue).ready, lambda: consume(transport, queue, transport.size(queue).ready, batch))
+        measured(
+            name, transport.size(queue).ready, lambda: consume(transport, queue, transport.size(queue).ready, batch)
+        )
 
     try:
         for batch in (1, 100, 2000):
@@ -111,7 +113,9 @@ def main() -> None:
         measured("pika, blocking: publish, confirmed one by one", few, lambda: pika_blocking_publish(url, queue, few))
         publish(transport, queue, count, 1000)
         measured(
-            "pika, blocking: consume, acknowledged per 100", count, lambda: pika_blocking_consume(url, queue, count, 100)
+            "pika, blocking: consume, acknowledged per 100",
+            count,
+            lambda: pika_blocking_consume(url, queue, count, 100),
         )
     finally:
         transport.delete(queue)

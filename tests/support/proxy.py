@@ -216,7 +216,9 @@ class FaultProxy:
 
     async def _stop(self) -> None:
         await self._refuse()
-        for _ in range(3):  # those that were just accepted make themselves known: cancelled before, they would stay open
+        for _ in range(
+            3
+        ):  # those that were just accepted make themselves known: cancelled before, they would stay open
             await asyncio.sleep(0)
         await self._cut()
         others = asyncio.all_tasks() - {asyncio.current_task()}
