@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.faults.apps.rig import Rig
@@ -11,6 +13,8 @@ from tests.support.flaky_control import FlakyControl
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 TASKS = 200
+#: Seconds for which the store is away.
+OUTAGE = 20.0
 
 
 def _with_flaky_store(rig: Rig) -> FlakyControl:
@@ -31,11 +35,12 @@ def test_store_outage_under_load_loses_nothing_and_repeats_nothing(rig: Rig) -> 
     results = rig.send_work([f"t{number}" for number in range(TASKS)], lambda: 0.03)
     rig.ledger.wait_for(40)
     control.fail()
-    # Tasks go on. So many tries of two workers take 5 to 9 s with their pauses: leases would run out if they were not
-    # renewed, and the second worker would run the tasks again.
+    back_at = time.monotonic() + OUTAGE
+    # Tasks go on. Leases are 2 s: they would run out many times if they were not renewed, and the second worker would run
+    # the tasks again.
     other = rig.worker("-c", "1")
     eventually(lambda: len(rig.marks("end")) == TASKS, timeout=30)
-    eventually(lambda: _failed(control, "store") >= 15, timeout=30)
+    eventually(lambda: time.monotonic() > back_at and _failed(control, "store") >= 15, timeout=OUTAGE + 20)
     stored = [record for record in rig.records(results).values() if record is not None]
     assert len(stored) < TASKS, "the outage was none"
     assert rig.app.transport.size("celery").leased == TASKS - len(stored), "something was acked before it was stored"
