@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from celeriac import Celeriac
 from celeriac.errors import ImproperlyConfigured
 from celeriac.transport.amqp import AmqpTransport
 from celeriac.transport.amqp_url import Endpoint, parse
@@ -126,3 +127,16 @@ def test_schemes(scheme: str) -> None:
     assert isinstance(transport, AmqpTransport)
     assert "secret" not in transport.url
     assert "secret" not in repr(transport)
+
+
+def test_settings_of_the_app_are_options() -> None:
+    app = Celeriac(
+        "x", broker="amqp://host//", broker_heartbeat=None, broker_login_method="PLAIN", broker_use_ssl=True,
+        broker_native_delayed_delivery_queue_type="classic", set_as_current=False,
+    )  # fmt: skip
+    transport = open_transport("amqp://host//", {"timeout": 2}, app.conf)
+    assert isinstance(transport, AmqpTransport)
+    [endpoint] = transport._place.endpoints
+    assert (endpoint.heartbeat, endpoint.login_method, endpoint.timeout) == (0.0, "PLAIN", 2.0)
+    assert endpoint.tls is not None
+    assert transport._place.options.delayed_queue_type == "classic"

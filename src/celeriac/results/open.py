@@ -57,6 +57,9 @@ RPC = {
     "expires": "result_expires",
     "accept": "result_accept_content",
     "serializer": "result_serializer",
+    "ssl": "broker_use_ssl",
+    "login_method": "broker_login_method",
+    "failover_strategy": "broker_failover_strategy",
 }
 #: First part of a scheme → prefix of the settings that its driver takes as options, without that prefix.
 SETTINGS = {

@@ -40,7 +40,9 @@ MAX_UNREAD = 100_000
 #: Seconds that the listening thread waits for messages in one go.
 WAIT = 30.0
 _DAY = 86_400.0
-_OPTIONS = ("broker_url", "broker_options", "persistent", "expires", "accept", "serializer")
+#: Options that are passed on to what carries the messages, as `broker_options` are.
+_OF_THE_BROKER = ("ssl", "login_method", "failover_strategy")
+_OPTIONS = ("broker_url", "broker_options", "persistent", "expires", "accept", "serializer", *_OF_THE_BROKER)
 
 
 class Post(NamedTuple):
@@ -98,7 +100,8 @@ class RpcStore:
         if not broker:
             raise ImproperlyConfigured("rpc:// sends results over the broker, but no broker_url is set.")
         factory = find_factory(broker, MAILS, ENTRY_POINT_GROUP, "broker for rpc results")
-        self._mail: Mail = factory(broker, dict(given.get("broker_options") or {}))
+        passed_on = {name: given[name] for name in _OF_THE_BROKER if given.get(name)}
+        self._mail: Mail = factory(broker, {**passed_on, **(given.get("broker_options") or {})})
         self.url = "rpc://"
         self._is_persistent = bool(given.get("persistent"))
         formats = [*(given.get("accept") or ()), given.get("serializer") or "json"]

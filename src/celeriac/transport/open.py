@@ -46,6 +46,17 @@ TRANSPORTS = {
 }
 
 
+#: Driver → its option → the setting that it is.
+SETTINGS = {
+    "celeriac.transport.amqp:AmqpTransport": {
+        "heartbeat": "broker_heartbeat",
+        "login_method": "broker_login_method",
+        "failover_strategy": "broker_failover_strategy",
+        "delayed_queue_type": "broker_native_delayed_delivery_queue_type",
+    }
+}
+
+
 def open_transport(
     url: str, options: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
 ) -> Transport:
@@ -54,11 +65,22 @@ def open_transport(
     Args:
         url: For example `sqlite:///celeriac.db`.
         options: The driver's options (`broker_transport_options`); the URL's query has precedence.
-        settings: The app's settings; `broker_use_ssl` is the option `ssl`.
+        settings: The app's settings: `broker_use_ssl` is the option `ssl`, and those in the table above are options as well.
 
     Raises:
         ImproperlyConfigured: The URL or an option is wrong, or the driver's library is not installed.
     """
     factory = find_factory(url, TRANSPORTS, ENTRY_POINT_GROUP, "broker")
-    secured = {"ssl": settings["broker_use_ssl"]} if settings is not None and settings["broker_use_ssl"] else {}
-    return cast("Transport", factory(url, {**secured, **(options or {})}))
+    return cast("Transport", factory(url, {**_from_settings(url, settings), **(options or {})}))
+
+
+def _from_settings(url: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    found: dict[str, Any] = {"ssl": settings["broker_use_ssl"]} if settings["broker_use_ssl"] else {}
+    names = SETTINGS.get(TRANSPORTS.get(url.partition("://")[0], ""), {})
+    # A setting that is None leaves the choice to the driver, but for heartbeats it turns them off.
+    values = {option: settings[name] for option, name in names.items()}
+    if "heartbeat" in values:
+        values["heartbeat"] = values["heartbeat"] or 0
+    return found | {option: value for option, value in values.items() if value is not None}
