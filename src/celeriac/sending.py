@@ -33,6 +33,11 @@ __all__ = ["new_id", "own_fields", "prepare", "publish"]
 
 logger = logging.getLogger("celeriac.sending")
 
+#: An attempt that took longer has met a silent broker, or waited for a connection that others keep busy with it: the next
+#: one may take as long as drivers wait at most (`PATIENCE`). One that was refused sooner tells how long the next will take.
+#: In seconds.
+SILENCE, PATIENCE = 0.5, 4.0
+
 
 def new_id() -> str:
     """A UUID version 7: a moment in milliseconds, then 72 random bits.
@@ -254,9 +259,9 @@ def _publish_again(
         raise error
     policy = {**conf.task_publish_retry_policy, **(options.get("retry_policy") or {})}
     end = started + (options.get("timeout") or conf.publish_timeout)
-    longest = time.monotonic() - started  # an attempt that takes as long as the one before must still fit
+    longest = time.monotonic() - started
     pause, attempt, limit = float(policy.get("interval_start") or 0), 0, policy.get("max_retries")
-    while (limit is None or attempt < limit) and time.monotonic() + pause + longest < end:
+    while (limit is None or attempt < limit) and time.monotonic() + pause + _reserve(longest) < end:
         attempt += 1
         time.sleep(pause)
         pause = min(pause + policy.get("interval_step", 0.2), policy.get("interval_max", 1))
@@ -268,6 +273,11 @@ def _publish_again(
             error = exc
         longest = max(longest, time.monotonic() - began)
     raise error
+
+
+def _reserve(longest: float) -> float:
+    """Seconds that another attempt may take, after others of which the longest took so long."""
+    return longest if longest < SILENCE else max(longest, PATIENCE)
 
 
 def _tell(signal: Any, messages: Sequence[Message]) -> None:

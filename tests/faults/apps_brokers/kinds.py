@@ -81,8 +81,8 @@ class Broker:
 
 
 @contextmanager
-def _in_open_folder(kind: type[PostgresServer] | type[MariadbServer]) -> Iterator[Server]:
-    with open_folder() as folder, kind(folder / "server") as server:
+def _in_open_folder(kind: type[PostgresServer] | type[MariadbServer], **settings: str) -> Iterator[Server]:
+    with open_folder() as folder, kind(folder / "server", **settings) as server:
         yield server
 
 
@@ -141,14 +141,14 @@ KINDS = (
     redis_kind(),
     Kind(
         name="postgresql",
-        start=lambda folder: _in_open_folder(PostgresServer),
+        start=lambda folder: _in_open_folder(PostgresServer, max_connections="200"),
         url=lambda server, port: f"postgresql://celeriac:secret@127.0.0.1:{port}/celeriac",
         left=_sql_left,
         clear=_clear_sql,
     ),
     Kind(
         name="mariadb",
-        start=lambda folder: _in_open_folder(MariadbServer),
+        start=lambda folder: _in_open_folder(MariadbServer, max_connections="500"),
         url=lambda server, port: f"mysql://celeriac:secret@127.0.0.1:{port}/celeriac",
         left=_sql_left,
         clear=_clear_sql,
