@@ -67,11 +67,13 @@ class Pushed(NamedTuple):
 class Batch:
     """Messages that were written together and wait for their confirms."""
 
-    __slots__ = ("done", "error", "left", "refused")
+    __slots__ = ("done", "error", "left", "refused", "returned")
 
     def __init__(self, count: int) -> None:
         self.left = count
         self.refused = 0
+        #: (exchange, routing key) of messages that no queue took.
+        self.returned: set[tuple[str, str]] = set()
         self.error: OperationalError | None = None
         self.done = threading.Event()
 
@@ -99,8 +101,6 @@ class Channel:
         self.inbox: deque[Pushed] = deque()
         #: Consumers that the server has ended (their queue is gone).
         self.cancelled: set[str] = set()
-        #: (exchange, routing key) of messages that no queue took.
-        self.returned: set[tuple[str, str]] = set()
         self._channel: Any = None
         self._lock = threading.Lock()
         self._answers: SimpleQueue[Any] = SimpleQueue()
@@ -243,7 +243,13 @@ class Channel:
             waiting.pop(first).settle(is_taken)
 
     def _on_return(self, _channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
-        self.returned.add((method.exchange, method.routing_key))
+        """A return comes before the confirm of its message, but does not say which message that is.
+
+        So every batch under way is told: one that holds messages with this key sends them again. Some may then come
+        twice, once in a queue's life; none is lost.
+        """
+        for batch in set(self._unconfirmed.values()):
+            batch.returned.add((method.exchange, method.routing_key))
 
     def _on_cancel(self, frame: Any) -> None:
         self.cancelled.add(frame.method.consumer_tag)

@@ -177,7 +177,7 @@ class Publisher:
             raise OperationalError(
                 f"{channel.connection.name}: {batch.refused} message(s) refused: a queue is full or can't write"
             )
-        return _came_back(window) if channel.returned else []
+        return _came_back(window) if batch.returned else []
 
     def close(self) -> None:
         """Forget the channel; its connection is closed by the link."""
@@ -225,10 +225,8 @@ def _came_back(window: _Window) -> list[Letter]:
     Raises:
         QueueNotFound: One of them named no queue, so nothing can be declared for it.
     """
-    returned = window.channel.returned
+    returned = window.batch.returned
     missing = [letter for letter in window.letters if (letter.exchange, letter.routing_key) in returned]
-    for letter in missing:
-        returned.discard((letter.exchange, letter.routing_key))
     for letter in missing:
         if not letter.queue:
             raise QueueNotFound(
