@@ -273,7 +273,8 @@ class Supervisor:
 
     def on_outcomes(self, ended: Sequence[tuple[Assignment, Outcome]]) -> None:
         """Executions have ended: commit their outcomes."""
-        self.committer.add([self._entry(assignment, outcome) for assignment, outcome in ended])
+        entries = [self._entry(assignment, outcome) for assignment, outcome in ended]
+        self.committer.add(entries, more_to_come=bool(self.pool.ready))
 
     def _entry(self, assignment: Assignment, outcome: Outcome) -> Entry:
         settlement = None
