@@ -1,15 +1,13 @@
 """Commits outcomes, in one place and one order: store the record, publish the continuations, settle the delivery.
 
-One thread takes whatever has gathered and commits it as one batch. A lone outcome is committed at once; while the worker
-has more tasks waiting, outcomes gather for a few milliseconds, so that nothing is committed alone under load. While the
-store or the broker is down, what is here is kept and tried again; nothing is settled before it is stored. Where the broker
-can write to the store, all three are one atomic step.
+One thread takes whatever has gathered and commits it as one batch, so nothing waits to fill a batch and nothing is
+committed alone under load. While the store or the broker is down, what is here is kept and tried again; nothing is
+settled before it is stored. Where the broker can write to the store, all three are one atomic step.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -29,8 +27,6 @@ logger = get_logger("celeriac.worker.committer")
 
 #: Longest pause between two attempts, in seconds.
 LONGEST_PAUSE = 2.0
-#: Seconds from one commit to the next while more outcomes are about to come: a commit costs as much as dozens of its entries.
-GATHER = 0.004
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -82,8 +78,6 @@ class Committer:
         self._condition = threading.Condition()
         self._pending: list[Entry] = []
         self._in_hand = 0
-        self._more_to_come = False
-        self._began_at = 0.0  # the last commit
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="celeriac-committer", daemon=True)
 
@@ -91,15 +85,10 @@ class Committer:
         """Start committing."""
         self._thread.start()
 
-    def add(self, entries: Sequence[Entry], *, more_to_come: bool = False) -> None:
-        """Commit these, in this order. May be called from any thread.
-
-        Args:
-            more_to_come: Whether others will follow within moments, so that these may wait for them.
-        """
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Commit these, in this order. May be called from any thread."""
         with self._condition:
             self._pending.extend(entries)
-            self._more_to_come = more_to_come
             self._condition.notify()
 
     @property
@@ -123,13 +112,8 @@ class Committer:
                     if self._is_stopping:
                         return
                     self._condition.wait()
-                pause = self._began_at + GATHER - time.monotonic() if self._more_to_come else 0.0
-            if pause > 0 and not self._is_stopping:
-                time.sleep(pause)
-            with self._condition:
                 batch, self._pending = self._pending, []
                 self._in_hand = len(batch)
-            self._began_at = time.monotonic()
             refused = self._commit_until_done(batch)
             self._in_hand = 0
             self._leases.discard([entry.settlement.delivery for entry in batch if entry.settlement is not None])

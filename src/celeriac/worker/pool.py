@@ -28,8 +28,6 @@ logger = get_logger("celeriac.worker.pool")
 
 #: Seconds of work that may wait in a slot behind the task that runs.
 WORTH_WAITING = 0.004
-#: Seconds of work for each slot that are fetched ahead, and the runtime from which on nothing is.
-WORTH_FETCHING, LONG = 0.016, 0.05
 #: Frames a slot holds at most: more gives no more speed (60,000 a second with 64, 23,000 with 8).
 MAX_DEPTH = 64
 #: Weight of a new runtime in the moving average of its task.
@@ -43,13 +41,6 @@ def depth(runtime: float | None) -> int:
     if runtime is None or runtime > WORTH_WAITING / 2:
         return 1
     return max(1, min(MAX_DEPTH, int(WORTH_WAITING / max(runtime, 1e-5))))
-
-
-def ahead_per_slot(runtime: float | None) -> int:
-    """How many tasks to fetch ahead for each slot: what it does in a moment; of long tasks none, so that others get them."""
-    if runtime is None or runtime >= LONG:
-        return 0
-    return max(1, min(2 * MAX_DEPTH, int(WORTH_FETCHING / max(runtime, 1e-5))))
 
 
 class PoolOwner(Protocol):
@@ -147,11 +138,12 @@ class Pool:
             for slot in process.slots
             if not slot.held
         )
+        # Fetched ahead is what the pool does in a moment; of long tasks nothing, so that other workers get them.
         usual = sum(self._runtimes.values()) / len(self._runtimes) if self._runtimes else None
-        ahead = self.capacity * ahead_per_slot(usual)
-        missing = free + ahead - len(self.ready)
-        # Refilled when half of it is used: to fetch for each task would be a round trip for each.
-        return missing if free > len(self.ready) or 2 * missing >= ahead > 0 else 0
+        ahead = self.capacity * (2 * depth(usual) if depth(usual) > 1 else 0)
+        if depth(usual) == 1 and usual is not None and usual < 0.05:
+            ahead = self.capacity
+        return max(0, free + ahead - len(self.ready))
 
     # work
 

@@ -273,8 +273,7 @@ class Supervisor:
 
     def on_outcomes(self, ended: Sequence[tuple[Assignment, Outcome]]) -> None:
         """Executions have ended: commit their outcomes."""
-        entries = [self._entry(assignment, outcome) for assignment, outcome in ended]
-        self.committer.add(entries, more_to_come=bool(self.pool.ready))
+        self.committer.add([self._entry(assignment, outcome) for assignment, outcome in ended])
 
     def _entry(self, assignment: Assignment, outcome: Outcome) -> Entry:
         settlement = None
