@@ -93,7 +93,6 @@ class Supervisor:
         self._rules: Rules
         self._loop: asyncio.AbstractEventLoop
         self._is_watching = False
-        self._lost: set[Any] = set()
         self._unlimited: set[str] = set()  # tasks whose hard limit can't be applied, said once
 
     # start
@@ -144,14 +143,7 @@ class Supervisor:
         self.watch = Watch(
             self.pool, self._on_hard_limit, self._on_started, memory_limit=hard_memory * 1024 if hard_memory else None
         )
-        if self._on_banner is not None:
-            store_url = self.store.url if self.store is not None else "disabled"
-            self._on_banner(
-                banner(
-                    self.hello, version=self.version, node=self.node, transport=transport.url, store=store_url,
-                    pool=name, processes=processes, slots=slots, queues=self.queues,
-                )
-            )  # fmt: skip
+        self._show_banner(transport.url, name, processes, slots)
         await self._connect()
         self.has_begun = True
         self.leases.start()
@@ -161,6 +153,15 @@ class Supervisor:
         self.intake.start()
         await self.pool.wait_ready()
         logger.info("%s ready.", self.node)
+
+    def _show_banner(self, transport_url: str, pool: str, processes: int, slots: int) -> None:
+        if self._on_banner is not None:
+            text = banner(
+                self.hello, version=self.version, node=self.node, transport=transport_url,
+                store=self.store.url if self.store is not None else "disabled", pool=pool, processes=processes,
+                slots=slots, queues=self.queues,
+            )  # fmt: skip
+            self._on_banner(text)
 
     async def _connect(self) -> None:
         """Reach the broker: at once, or as often as the settings allow."""
