@@ -10,12 +10,10 @@ from __future__ import annotations
 import codecs
 from typing import Any
 
-__all__ = ["saferepr"]
+__all__ = ["MAX_LENGTH", "saferepr"]
 
-#: Types whose `repr` is short and can't run foreign code.
-_FLAT = frozenset({int, float, bool, type(None), str})
-#: A flat value of at most this many items of at most this many characters fits into the default length.
-_FEW, _SHORT = 12, 60
+#: Characters after which a text is cut, unless the caller says otherwise.
+MAX_LENGTH = 1024
 
 #: Brackets of the containers that are walked. A subclass counts as long as it keeps the `__repr__` of its base.
 _BRACKETS: dict[Any, tuple[str, str]] = {
@@ -28,7 +26,7 @@ _BRACKETS: dict[Any, tuple[str, str]] = {
 _EMPTY = {set.__repr__: "set()", frozenset.__repr__: "frozenset()"}
 
 
-def saferepr(value: Any, maxlen: int = 1024, maxlevels: int = 3) -> str:
+def saferepr(value: Any, maxlen: int = MAX_LENGTH, maxlevels: int = 3) -> str:
     """A bounded `repr`.
 
     Args:
@@ -36,30 +34,6 @@ def saferepr(value: Any, maxlen: int = 1024, maxlevels: int = 3) -> str:
         maxlen: Characters after which the text is cut; closing the brackets takes a few more.
         maxlevels: Containers nested deeper than this show as `...` inside their brackets.
     """
-    kind = type(value)
-    if (kind is tuple or kind is dict or kind is list) and not value:
-        return repr(value)
-    if (kind is tuple or kind is list) and len(value) <= _FEW and _FLAT.issuperset(map(type, value)):
-        items = value
-    elif kind is dict and len(value) <= _FEW and _FLAT.issuperset(map(type, value.values())):
-        items = [*value, *value.values()]
-    else:
-        return _bounded(value, maxlen, maxlevels)
-    for item in items:
-        # A long integer takes quadratic time, and a key can be of any type.
-        if type(item) is str:
-            if len(item) > _SHORT:
-                return _bounded(value, maxlen, maxlevels)
-        elif type(item) is int:
-            if not -(10**18) < item < 10**18:
-                return _bounded(value, maxlen, maxlevels)
-        elif type(item) not in _FLAT:
-            return _bounded(value, maxlen, maxlevels)
-    text = repr(value)
-    return text if len(text) <= maxlen else _bounded(value, maxlen, maxlevels)
-
-
-def _bounded(value: Any, maxlen: int, maxlevels: int) -> str:
     text = _Writer(maxlen, maxlevels).write(value)
     return text.encode("utf-8", "backslashreplace").decode()
 

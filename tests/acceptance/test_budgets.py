@@ -48,14 +48,12 @@ def counted(call: Callable[[], Any]) -> CallCount:
     return count_calls(call)
 
 
-def test_a_delay_is_25_calls_in_7_files_and_a_driver(app: Celeriac) -> None:
+def test_a_delay_is_25_calls_in_7_files(app: Celeriac) -> None:
     add = app.task(lambda x, y: x + y, name="add")
     count = counted(lambda: add.delay(2, 3))
-    driver = [file for file in count.files if file.startswith(("celeriac/transport/", "celeriac/results/"))]
     print(count.listing)
     assert count.package_calls <= 25, count.listing
-    assert len(count.files) - len(driver) <= 7, count.files
-    assert len(driver) <= 3, driver
+    assert len(count.files) <= 7, count.files
 
 
 def test_a_call_with_options_is_45_calls(app: Celeriac) -> None:

@@ -17,7 +17,9 @@ from celeriac.execution import Environment, execute
 from celeriac.message import Message
 from celeriac.outcome import Execution, Outcome
 from celeriac.runner.protocol import FrameReader, Kind, decode_frame, encode_frame
-from celeriac.transport.packing import pack, unpack
+from celeriac.safe_repr import saferepr
+from celeriac.transport.packing import head_of, unpack, write_head
+from celeriac.wire.messages import TaskCall, encode_call
 from celeriac.wire.results import decode_result, document, record_from_document
 from tests.support.apps import memory_app
 
@@ -51,7 +53,14 @@ def _app(serializer: str) -> Celeriac:
 
 def _through(message: Message) -> Message:
     """A message as it comes out of a broker."""
-    return unpack(pack(message), message.body, message.queue)
+    return unpack(write_head(head_of(message)), message.body, message.queue)
+
+
+@given(args=st.lists(VALUES, max_size=14), kwargs=st.dictionaries(NAMES, VALUES, max_size=14))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_short_arguments_are_shown_as_all_values_are(args: list[Any], kwargs: dict[str, Any]) -> None:
+    headers = encode_call(TaskCall(task="t", id="i", args=args, kwargs=kwargs), now=0.0).headers
+    assert (headers["argsrepr"], headers["kwargsrepr"]) == (saferepr(args), saferepr(kwargs))
 
 
 def _run(app: Celeriac, message: Message) -> Outcome:

@@ -168,11 +168,6 @@ def test_an_object_whose_repr_is_no_method() -> None:
     assert "UnhashableRepr" in saferepr(UnhashableRepr())
 
 
-def test_a_plain_value_takes_one_python_call() -> None:
-    counted = count_calls(lambda: saferepr((2, "three", None)))
-    assert counted.calls == 1, counted.listing
-
-
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner) | st.frozensets(st.integers()),

@@ -23,7 +23,7 @@ from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
 from celeriac.transport.binding import Binding, queues_for
 from celeriac.transport.memory_broker import Broker, Entry, MemorySubscription
-from celeriac.transport.packing import pack, unpack
+from celeriac.transport.packing import WRITE_ERRORS, head_of, unpack, unwritable, write_head
 
 __all__ = ["MemoryTransport"]
 
@@ -68,7 +68,10 @@ class MemoryTransport:
         """Messages as entries, one for each queue that gets one; raises before anything is changed."""
         entries = []
         for message in messages:
-            head = pack(message)
+            try:
+                head = write_head(head_of(message))
+            except WRITE_ERRORS as exc:
+                raise unwritable(message, exc) from exc
             for queue in (message.queue,) if message.queue else self._queues_for(message):
                 number, due_at = next(broker.numbers), message.eta or 0.0
                 entries.append(Entry(number, queue, message.priority or 0, due_at, head, message.body))

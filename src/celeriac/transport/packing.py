@@ -7,6 +7,8 @@ message with `defect` set: reading never raises.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ import msgspec
 from celeriac.errors import EncodeError
 from celeriac.message import Message
 
-__all__ = ["pack", "unpack"]
+__all__ = ["WRITE_ERRORS", "head_of", "unpack", "unwritable", "write_head"]
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
@@ -37,23 +39,16 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Head)
 
+# Writing a head is `write_head(head_of(message))`, two calls of C functions on the way of every task: drivers make them
+# themselves, and raise `unwritable` for an error of WRITE_ERRORS.
+head_of: Callable[[Message], tuple[Any, ...]] = attrgetter(*Head.__struct_fields__)
+write_head = _encoder.encode
+WRITE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 
-def pack(message: Message) -> bytes:
-    """The head of a message.
 
-    Raises:
-        EncodeError: A header or property is not plain data.
-    """
-    try:
-        return _encoder.encode(
-            Head(
-                message.id, message.headers, message.content_type, message.content_encoding, message.exchange,
-                message.routing_key, message.priority, message.eta, message.expires_at, message.reply_to,
-                message.transient, message.properties,
-            )
-        )  # fmt: skip
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise EncodeError(f"Message {message.id!r} can't be sent: {_culprit(message)}{exc}") from exc
+def unwritable(message: Message, error: Exception) -> EncodeError:
+    """What to raise for a message with a header or property that is not plain data."""
+    return EncodeError(f"Message {message.id!r} can't be sent: {_culprit(message)}{error}")
 
 
 def _culprit(message: Message) -> str:
@@ -61,7 +56,7 @@ def _culprit(message: Message) -> str:
         for name, value in table.items():
             try:
                 _encoder.encode({name: value})
-            except (TypeError, ValueError, OverflowError, RecursionError):
+            except WRITE_ERRORS:
                 return f"{kind} {name!r} ({type(value).__name__}) is not plain data: "
     return ""
 

@@ -18,7 +18,7 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.results.sql_sleeper import PollingRouser
 from celeriac.routing import Queue
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
-from celeriac.transport.packing import pack, unpack
+from celeriac.transport.packing import WRITE_ERRORS, head_of, unpack, unwritable, write_head
 from celeriac.transport.sql_messages import Cursor, MessageTables, Row, Token
 
 __all__ = ["SqlTransport"]
@@ -95,7 +95,10 @@ class SqlTransport:
                     f"Message {message.id!r} has {len(message.body)} bytes; {self.url} takes {limit}."
                 )
             eta = message.eta
-            head = pack(message)
+            try:
+                head = write_head(head_of(message))
+            except WRITE_ERRORS as exc:
+                raise unwritable(message, exc) from exc
             priority = min(max(message.priority or 0, 0), 255)
             for queue in (message.queue,) if message.queue else self._queues_for(message):
                 rows.append((queue, priority, eta, head, message.body))

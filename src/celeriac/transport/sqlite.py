@@ -32,7 +32,7 @@ from celeriac.timing import SYSTEM_CLOCK, Clock
 from celeriac.transport import sqlite_dead_letters as dead
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
 from celeriac.transport.binding import Binding, queues_for
-from celeriac.transport.packing import pack, unpack
+from celeriac.transport.packing import WRITE_ERRORS, head_of, unpack, unwritable, write_head
 from celeriac.transport.sql_enqueue import UserConnection
 from celeriac.transport.sqlite_group import GroupCommit, Row
 from celeriac.transport.sqlite_subscription import SqliteSubscription, topic_want
@@ -162,7 +162,10 @@ class SqliteTransport:
                 )
             eta = message.eta
             delayed = eta is not None and eta > now
-            head = pack(message)
+            try:
+                head = write_head(head_of(message))
+            except WRITE_ERRORS as exc:
+                raise unwritable(message, exc) from exc
             for queue in (message.queue,) if message.queue else self._queues_for(message):
                 if delayed or message.priority:
                     state = 2 if delayed else 0

@@ -17,7 +17,7 @@ import msgspec
 from celeriac import codec, compression
 from celeriac.errors import EncodeError, MessageTooLarge
 from celeriac.message import Message
-from celeriac.safe_repr import saferepr
+from celeriac.safe_repr import MAX_LENGTH, saferepr
 from celeriac.wire.bodies import TaskBody, decode_body, protocol1_headers
 from celeriac.wire.moments import epoch, parse_moment, timelimits
 
@@ -30,6 +30,11 @@ logger = logging.getLogger(__name__)
 
 #: RabbitMQ closes the channel on a longer expiration (milliseconds, 49.7 days). The header `expires` holds anyway.
 _MAX_EXPIRATION = 2**32 - 1
+
+#: Types whose `repr` is short and can't run foreign code.
+_FLAT = frozenset({int, float, bool, type(None), str})
+#: Flat arguments of at most this many items of at most this many characters fit into the length that `saferepr` allows.
+_FEW, _SHORT = 12, 60
 
 
 class TaskCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,8 +162,8 @@ def _protocol2(call: TaskCall, eta: str | None, expires: str | None) -> tuple[di
         "timelimit": [call.time_limit, call.soft_time_limit],
         "root_id": call.root_id or call.id,
         "parent_id": call.parent_id,
-        "argsrepr": saferepr(call.args) if call.argsrepr is None else call.argsrepr,
-        "kwargsrepr": saferepr(call.kwargs) if call.kwargsrepr is None else call.kwargsrepr,
+        "argsrepr": _text(call.args) if call.argsrepr is None else call.argsrepr,
+        "kwargsrepr": _text(call.kwargs) if call.kwargsrepr is None else call.kwargsrepr,
         "origin": call.origin,
         "ignore_result": call.ignore_result,
         "replaced_task_nesting": call.replaced_task_nesting,
@@ -167,6 +172,23 @@ def _protocol2(call: TaskCall, eta: str | None, expires: str | None) -> tuple[di
     }
     embed = {"callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord}
     return headers, (call.args, call.kwargs, embed)
+
+
+def _text(arguments: Any) -> str:
+    """What `saferepr` makes of arguments. Most are few and short, which is seen here at the cost of one call."""
+    if type(arguments) not in (tuple, list, dict) or len(arguments) > _FEW:
+        return saferepr(arguments)
+    items = [*arguments, *arguments.values()] if type(arguments) is dict else arguments
+    if not _FLAT.issuperset(map(type, items)):
+        return saferepr(arguments)
+    for item in items:
+        if type(item) is str:
+            if len(item) > _SHORT:
+                return saferepr(arguments)
+        elif type(item) is int and not -(10**18) < item < 10**18:  # a long one takes quadratic time
+            return saferepr(arguments)
+    text = repr(arguments)
+    return text if len(text) <= MAX_LENGTH else saferepr(arguments)
 
 
 def _protocol1(call: TaskCall, eta: str | None, expires: str | None) -> tuple[dict[str, Any], Any]:
