@@ -22,6 +22,7 @@ import pytest
 from celeriac import AsyncResult, errors
 from celeriac.errors import EncodeError, MessageTooLarge, NotRegistered, TaskRevokedError, WorkerLostError
 from celeriac.message import Message
+from celeriac.transport.sqlite import SqliteTransport
 from tests.faults.apps_b.bench import Bench, open_bench
 from tests.support.files import eventually
 
@@ -79,11 +80,15 @@ def test_a_row_that_is_no_message_is_a_dead_letter(bench: Bench, column: str, va
     before = len(bench.dead_letters())
     good = _message()
     with closing(sqlite3.connect(path, timeout=10)) as connection:
-        bench.app.transport.publish([msgspec.structs.replace(good, queue="aside")])
-        connection.execute(
+        # In one transaction, so that the worker doesn't move the row meanwhile.
+        transport = bench.app.transport
+        assert isinstance(transport, SqliteTransport)
+        transport.publish_in(connection, [msgspec.structs.replace(good, queue="aside")])
+        changed = connection.execute(
             f"UPDATE celeriac_incoming SET queue = 'celery', {column} = ? WHERE queue = 'aside'",
             [value],
         )
+        assert changed.rowcount == 1
         connection.commit()
     bench.send("echo")  # a change by a foreign hand wakes nobody
     eventually(lambda: len(bench.dead_letters()) == before + 1)

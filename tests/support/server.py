@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -33,11 +34,17 @@ def _state(path: Path) -> str:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A TCP port on loopback that nobody uses now.
+
+    It is below those that systems give to outgoing connections, one of which might take it before the server does or while
+    the server is down. The port 10,000 above it is free as well: nodes of a Redis cluster take that one too.
+    """
+    while True:
+        port = random.randrange(10_100, 22_000)
+        with socket.socket() as first, socket.socket() as second, contextlib.suppress(OSError):
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 def need(program: str, package: str, *folders: str) -> str:
