@@ -16,7 +16,7 @@ SUITES := unit contract wire worker faults mixed acceptance properties typing do
 # Further arguments for pytest, such as PYTEST='-k sqlite -x'.
 PYTEST ?=
 
-.PHONY: help demo test faults lint types bench docs format clean
+.PHONY: help demo test faults lint types behaviours bench docs format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -41,6 +41,9 @@ lint: $(READY)  ## Style, format, layers, sizes
 
 types: $(READY)  ## Static types
 	$(BIN)/mypy
+
+behaviours: $(READY)  ## Which documented behaviours have no test
+	@$(BIN)/python scripts/behaviours.py
 
 bench: $(READY) $(BENCH_READY)  ## Measure, beside peers in an environment of their own
 	$(BIN)/python benchmarks/run.py
