@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -319,12 +320,23 @@ def test_a_path_that_is_a_directory(tmp_path: Path) -> None:
         transport.fetch(["q"], 1, 0, 1)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_directory(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    transport = SqliteTransport(f"sqlite:///{tmp_path}/broker.db")
-    with pytest.raises(OperationalError, match=f"the directory {tmp_path} is not writable"):
-        transport.publish([make_message("m", "q")])
+def test_a_read_only_directory() -> None:
+    publish = """
+import os, sys
+from celeriac.errors import OperationalError
+from celeriac.message import Message
+from celeriac.transport.sqlite import SqliteTransport
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may write everywhere
+try:
+    SqliteTransport(f"sqlite:///{sys.argv[1]}/broker.db").publish([Message(id="m", headers={}, body=b"", queue="q")])
+except OperationalError as exc:
+    print(exc)
+"""
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path, which only this user can enter
+        Path(folder).chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", publish, folder], capture_output=True, text=True, check=True)
+        assert f"the directory {folder} is not writable" in done.stdout
 
 
 def test_a_file_that_others_hold_locked(url: str, path: Path) -> None:

@@ -74,19 +74,26 @@ def test_a_recorded_message_is_written_as_it_was(message: dict[str, Any]) -> Non
     assert again == expected
 
 
-@pytest.mark.parametrize("message", recorded())
-def test_its_encoding_is_that_of_pika(message: dict[str, Any]) -> None:
-    properties = stock_properties(message)
-    theirs = pika.spec.BasicProperties(**{name: getattr(properties, name) for name in Properties.__struct_fields__})
-    if "float" in message["routing_key"] or _has_float(properties.headers):
-        pytest.skip("pika has no fractions")
-    assert encode_properties(properties, 0)[12:] == b"".join(theirs.encode())
-
-
 def _has_float(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_has_float(each) for each in value.values())
     return isinstance(value, float) or (isinstance(value, list) and any(_has_float(each) for each in value))
+
+
+def recorded_without_fractions() -> list[Any]:
+    """Those that pika can write: it has no fractions."""
+    return [
+        each
+        for each in recorded()
+        if "float" not in each.id and not _has_float(stock_properties(each.values[0]).headers)
+    ]
+
+
+@pytest.mark.parametrize("message", recorded_without_fractions())
+def test_its_encoding_is_that_of_pika(message: dict[str, Any]) -> None:
+    properties = stock_properties(message)
+    theirs = pika.spec.BasicProperties(**{name: getattr(properties, name) for name in Properties.__struct_fields__})
+    assert encode_properties(properties, 0)[12:] == b"".join(theirs.encode())
 
 
 def test_moments_that_no_header_tells_travel_with_the_message() -> None:

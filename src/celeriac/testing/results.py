@@ -263,8 +263,6 @@ class ResultStoreSuite:
         assert store.join_part(f"{task_id}-another", 1, 3) == 1
 
     def test_exactly_one_sees_the_last_part(self, store: ResultStore, other: ResultStore, task_id: str) -> None:
-        if not store.capabilities.counts_chords:
-            pytest.skip("the store doesn't count atomically")
         size = 40
         with ThreadPoolExecutor(4) as pool:
             counts = list(pool.map(lambda i: (store if i % 2 else other).join_part(task_id, i, size), range(size)))

@@ -1,4 +1,4 @@
-"""What the conformance tests of transports share: fixtures, helpers, and the skipping of what a broker can't do.
+"""What the conformance tests of transports share: fixtures, helpers, and what a broker may lack.
 
 The parts of the suite (`transport_deliveries`, `transport_queues`, `transport_commits`) build on `TransportCase`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
@@ -16,7 +16,7 @@ from celeriac.results.base import ResultStore
 from celeriac.routing import Queue
 from celeriac.transport.base import Transport
 
-__all__ = ["LONG", "PATIENCE", "SHORT", "SOON", "TransportCase", "make_message", "names"]
+__all__ = ["LARGE", "LONG", "PATIENCE", "SHORT", "SOON", "TransportCase", "make_message", "names", "needs"]
 
 #: Longest wait for what must come, in seconds. Reached only by a failing test.
 PATIENCE = 20.0
@@ -24,6 +24,10 @@ PATIENCE = 20.0
 SOON = 0.3
 #: A lease that is to run out, and one that is not.
 SHORT, LONG = 0.2, 60.0
+#: A large message, in bytes. A limit above it is not tried.
+LARGE = 4_000_000
+
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 def make_message(name: str, queue: str = "", **fields: Any) -> Message:
@@ -38,8 +42,27 @@ def names(deliveries: Sequence[Delivery]) -> list[str]:
     return [delivery.message.id for delivery in deliveries]
 
 
+def needs(*features: str) -> Callable[[Test], Test]:
+    """Leave a test out of the suites of drivers that lack one of these features."""
+
+    def mark(test: Test) -> Test:
+        vars(test)["needs"] = frozenset(features)
+        return test
+
+    return mark
+
+
 class TransportCase:
     """Fixtures that a driver overrides, and helpers."""
+
+    #: Features that the driver has not. Their tests are left out; that this is so is a test as well.
+    lacks: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in dir(cls):
+            if cls.lacks & getattr(getattr(cls, name), "needs", frozenset()):
+                setattr(cls, name, None)  # pytest takes it for no test
 
     @pytest.fixture
     def transport(self) -> Transport:
@@ -107,37 +130,6 @@ class TransportCase:
         """State of a stored record."""
         [record] = store.get([task_id])
         return record.state if record is not None else None
-
-    def need_delay(self, transport: Transport) -> None:
-        """Skip where the broker keeps no delayed messages."""
-        if transport.capabilities.delay <= 0:
-            pytest.skip("the broker has no delay of its own")
-
-    def need_message_leases(self, transport: Transport) -> None:
-        """Skip where leases are not per message."""
-        if transport.capabilities.lease != "message":
-            pytest.skip("leases are not per message")
-
-    def need_counted_starts(self, transport: Transport) -> None:
-        """Skip where starts are not counted."""
-        if not transport.capabilities.counts_starts:
-            pytest.skip("the broker doesn't count starts")
-
-    def need_dead_letters(self, transport: Transport) -> None:
-        """Skip where dead letters can't be listed."""
-        if not transport.capabilities.dead_letters:
-            pytest.skip("the broker can't list dead letters")
-
-    def need_broadcast(self, transport: Transport) -> None:
-        """Skip where there is no broadcast."""
-        if not transport.capabilities.broadcast:
-            pytest.skip("the broker has no broadcast")
-
-    def need_store(self, transport: Transport, store: ResultStore | None) -> ResultStore:
-        """Skip where outcomes are not committed in one step."""
-        if store is None or not transport.commits_with(store):
-            pytest.skip("the driver commits with no store")
-        return store
 
     def bury(self, transport: Transport, queue: str, *ids: str) -> None:
         """Send messages and put them aside, in this order."""

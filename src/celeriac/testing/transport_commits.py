@@ -1,6 +1,6 @@
 """Conformance of transports, third part: outcomes that are committed in one step with a result store.
 
-`testing.transports.TransportSuite` is made of it. Skipped where the driver commits with no store.
+`testing.transports.TransportSuite` is made of it. Left out where the driver commits with no store.
 """
 
 # ruff: noqa: D102 -- the names of the tests say what is promised
@@ -12,7 +12,7 @@ import pytest
 from celeriac.errors import EncodeError
 from celeriac.message import Settlement
 from celeriac.results.base import Record, ResultStore
-from celeriac.testing.transport_case import LONG, PATIENCE, SHORT, TransportCase, make_message, names
+from celeriac.testing.transport_case import LONG, PATIENCE, SHORT, TransportCase, make_message, names, needs
 from celeriac.transport.base import Commit, QueueSize, Transport
 
 __all__ = ["CommitTests"]
@@ -23,10 +23,11 @@ class CommitTests(TransportCase):
 
     # --- committing outcomes
 
+    @needs("commit")
     def test_commit_stores_publishes_and_settles(
         self, transport: Transport, other: Transport, queue: str, store: ResultStore | None
     ) -> None:
-        store = self.need_store(transport, store)
+        assert store is not None and transport.commits_with(store)
         delivery = self.leased(transport, queue, "m")
         record = Record(id=f"{queue}-m", state="SUCCESS", result=b"1", fence=(0, 1))
         assert transport.commit([Commit(Settlement(delivery), record, [make_message("next", queue)])]) == []
@@ -34,11 +35,11 @@ class CommitTests(TransportCase):
         assert names(other.fetch([queue], 10, PATIENCE, LONG)) == ["next"]
         assert other.size(queue).leased == 1
 
+    @needs("commit", "message leases")
     def test_commit_of_a_lost_lease_does_nothing(
         self, transport: Transport, other: Transport, queue: str, store: ResultStore | None
     ) -> None:
-        store = self.need_store(transport, store)
-        self.need_message_leases(transport)
+        assert store is not None and transport.commits_with(store)
         transport.publish([make_message("lost", queue), make_message("held", queue)])
         [lost] = transport.fetch([queue], 1, PATIENCE, SHORT)
         [held] = transport.fetch([queue], 1, PATIENCE, LONG)
@@ -56,10 +57,11 @@ class CommitTests(TransportCase):
         assert self.stored_state(store, f"{queue}-held") == "SUCCESS"
         assert names(other.fetch([queue], 10, PATIENCE, LONG)) == ["after-held"]
 
+    @needs("commit")
     def test_commit_of_a_refused_record_settles_but_publishes_nothing(
         self, transport: Transport, other: Transport, queue: str, store: ResultStore | None
     ) -> None:
-        store = self.need_store(transport, store)
+        assert store is not None and transport.commits_with(store)
         delivery = self.leased(transport, queue, "m")
         newer = Record(id=f"{queue}-m", state="FAILURE", result=b"newer", fence=(1, 1))
         store.store([newer])
@@ -69,18 +71,19 @@ class CommitTests(TransportCase):
         assert other.fetch([queue], 10, 0.05, LONG) == []
         assert other.size(queue) == QueueSize(0, 0, 0)
 
+    @needs("commit")
     def test_commit_without_a_record(
         self, transport: Transport, other: Transport, queue: str, store: ResultStore | None
     ) -> None:
-        self.need_store(transport, store)
         delivery = self.leased(transport, queue, "m")
         assert transport.commit([Commit(Settlement(delivery), None, [make_message("next", queue)])]) == []
         assert names(other.fetch([queue], 10, PATIENCE, LONG)) == ["next"]
 
+    @needs("commit")
     def test_commit_that_cannot_publish_does_nothing(
         self, transport: Transport, queue: str, store: ResultStore | None
     ) -> None:
-        store = self.need_store(transport, store)
+        assert store is not None and transport.commits_with(store)
         delivery = self.leased(transport, queue, "m")
         record = Record(id=f"{queue}-m", state="SUCCESS", result=b"1")
         bad = make_message("bad", queue, headers={"task": "t", "bad": object()})

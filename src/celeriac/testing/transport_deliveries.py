@@ -16,7 +16,17 @@ import pytest
 from celeriac.errors import EncodeError, MessageTooLarge
 from celeriac.message import Action, Settlement
 from celeriac.routing import Queue
-from celeriac.testing.transport_case import LONG, PATIENCE, SHORT, SOON, TransportCase, make_message, names
+from celeriac.testing.transport_case import (
+    LARGE,
+    LONG,
+    PATIENCE,
+    SHORT,
+    SOON,
+    TransportCase,
+    make_message,
+    names,
+    needs,
+)
 from celeriac.transport.base import QueueSize, Transport
 
 __all__ = ["DeliveryTests"]
@@ -95,9 +105,8 @@ class DeliveryTests(TransportCase):
                 transport.interrupt()  # again and again: the thread may not have begun to wait yet
             assert waiting.result() == []
 
+    @needs("priorities")
     def test_priorities(self, transport: Transport, other: Transport, queue: str) -> None:
-        if transport.capabilities.priorities < 3:
-            pytest.skip("the broker has no priorities")
         transport.declare([Queue(queue, max_priority=9)])
         sent = [("a", None), ("b", 9), ("c", 0), ("d", 5), ("e", 9)]
         transport.publish([make_message(name, queue, priority=priority) for name, priority in sent])
@@ -127,18 +136,22 @@ class DeliveryTests(TransportCase):
             transport.publish([make_message("m", queue, headers={"task": "t", "bad": object()})])
         assert transport.fetch([queue], 1, 0.05, LONG) == []
 
-    def test_too_large(self, transport: Transport, queue: str) -> None:
+    def test_a_large_message_travels_and_a_too_large_one_is_refused(self, transport: Transport, queue: str) -> None:
         limit = transport.capabilities.max_bytes
-        if limit is None or limit > 32_000_000:
-            pytest.skip("no limit that a test could reach")
-        with pytest.raises(MessageTooLarge):
-            transport.publish([make_message("small", queue), make_message("large", queue, body=b"x" * (limit + 1))])
-        assert transport.fetch([queue], 1, 0.05, LONG) == []
+        body = b"x" * min(LARGE, limit or LARGE)
+        transport.publish([make_message("large", queue, body=body)])
+        [delivery] = transport.fetch([queue], 1, PATIENCE, LONG)
+        assert delivery.message.body == body
+        transport.settle([Settlement(delivery)])
+        if limit is not None and limit <= LARGE:
+            with pytest.raises(MessageTooLarge):
+                transport.publish([make_message("m", queue), make_message("huge", queue, body=b"x" * (limit + 1))])
+            assert transport.fetch([queue], 1, 0.05, LONG) == []
 
     # --- delay
 
+    @needs("delay")
     def test_an_eta_is_kept(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_delay(transport)
         due = time.time() + 0.5
         transport.publish([make_message("later", queue, eta=due), make_message("now", queue)])
         assert self.take(other, queue, 1) == ["now"]
@@ -152,16 +165,16 @@ class DeliveryTests(TransportCase):
         transport.publish([make_message("m", queue, eta=time.time() - 10)])
         assert self.take(transport, queue, 1) == ["m"]
 
+    @needs("delay")
     def test_a_far_eta_is_not_delivered(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_delay(transport)
         far = min(86_400.0, transport.capabilities.delay)
         transport.publish([make_message("m", queue, eta=time.time() + far)])
         assert other.fetch([queue], 1, SOON, LONG) == []
 
+    @needs("delay")
     def test_a_fetch_that_waits_hears_of_an_earlier_eta(
         self, transport: Transport, other: Transport, queue: str
     ) -> None:
-        self.need_delay(transport)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(other.fetch, [queue], 1, PATIENCE, LONG)
             transport.publish([make_message("m", queue, eta=time.time() + 0.2)])
@@ -176,8 +189,8 @@ class DeliveryTests(TransportCase):
         if transport.capabilities.lease == "message":
             assert time.monotonic() < delivery.deadline <= time.monotonic() + LONG
 
+    @needs("message leases")
     def test_a_lease_that_ran_out_is_taken_over(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_message_leases(transport)
         transport.publish([make_message("m", queue)])
         [first] = transport.fetch([queue], 1, PATIENCE, SHORT)
         [second] = other.fetch([queue], 1, PATIENCE, LONG)
@@ -185,8 +198,8 @@ class DeliveryTests(TransportCase):
         assert (second.deliveries, second.redelivered, second.starts) == (2, True, 0)
         assert second.token != first.token
 
+    @needs("message leases")
     def test_a_lost_lease_can_do_nothing(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_message_leases(transport)
         transport.publish([make_message("m", queue)])
         [first] = transport.fetch([queue], 1, PATIENCE, SHORT)
         [second] = other.fetch([queue], 1, PATIENCE, LONG)
@@ -200,16 +213,16 @@ class DeliveryTests(TransportCase):
         [third] = transport.fetch([queue], 1, PATIENCE, LONG)
         assert (third.deliveries, third.starts) == (3, 0)
 
+    @needs("message leases")
     def test_an_extended_lease_lasts(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_message_leases(transport)
         transport.publish([make_message("m", queue)])
         [delivery] = transport.fetch([queue], 1, PATIENCE, SHORT)
         assert transport.extend([delivery], LONG) == []
         assert other.fetch([queue], 1, SHORT + SOON, LONG) == []
         assert transport.settle([Settlement(delivery)]) == []
 
+    @needs("message leases")
     def test_a_settled_delivery_cannot_be_settled_again(self, transport: Transport, queue: str) -> None:
-        self.need_message_leases(transport)
         transport.publish([make_message("m", queue)])
         [delivery] = transport.fetch([queue], 1, PATIENCE, LONG)
         assert transport.settle([Settlement(delivery)]) == []
@@ -240,11 +253,9 @@ class DeliveryTests(TransportCase):
             transport.settle([Settlement(delivery, Action.REQUEUE)])
             assert names(waiting.result(PATIENCE)) == ["m"]
 
+    @needs("counted starts", "delay")
     @pytest.mark.parametrize("action", [Action.REQUEUE, Action.DEFER])
     def test_only_charged_deliveries_count_as_starts(self, transport: Transport, queue: str, action: Action) -> None:
-        self.need_counted_starts(transport)
-        if action is Action.DEFER:
-            self.need_delay(transport)
         transport.publish([make_message("m", queue)])
         starts = []
         for charged in (False, True, True, False):
@@ -254,16 +265,15 @@ class DeliveryTests(TransportCase):
         assert starts == [0, 0, 1, 2]
         assert transport.fetch([queue], 1, PATIENCE, LONG)[0].deliveries == 5
 
+    @needs("counted starts", "message leases")
     def test_a_start_counts_although_the_worker_dies(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_counted_starts(transport)
-        self.need_message_leases(transport)
         transport.publish([make_message("m", queue)])
         transport.mark_started(transport.fetch([queue], 1, PATIENCE, SHORT))
         assert other.fetch([queue], 1, PATIENCE, LONG)[0].starts == 1
 
+    @needs("counted starts")
     @pytest.mark.parametrize("charged", [False, True])
     def test_a_start_is_charged_once(self, transport: Transport, queue: str, charged: bool) -> None:
-        self.need_counted_starts(transport)
         transport.publish([make_message("m", queue)])
         [delivery] = transport.fetch([queue], 1, PATIENCE, LONG)
         transport.mark_started([delivery])
@@ -271,8 +281,8 @@ class DeliveryTests(TransportCase):
         transport.settle([Settlement(delivery, Action.REQUEUE, charged=charged)])
         assert transport.fetch([queue], 1, PATIENCE, LONG)[0].starts == int(charged)
 
+    @needs("delay")
     def test_defer(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_delay(transport)
         transport.publish([make_message("m", queue)])
         [delivery] = transport.fetch([queue], 1, PATIENCE, LONG)
         until = time.time() + 0.5
@@ -282,9 +292,8 @@ class DeliveryTests(TransportCase):
         assert time.time() >= until
         assert (again.message.id, again.deliveries) == ("m", 2)
 
+    @needs("message leases", "dead letters")
     def test_one_batch_of_everything(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_message_leases(transport)
-        self.need_dead_letters(transport)
         transport.publish([make_message(name, queue) for name in ("ack", "requeue", "dead")])
         deliveries = transport.fetch([queue], 3, PATIENCE, LONG)
         lost = deliveries[0]

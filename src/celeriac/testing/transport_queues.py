@@ -18,7 +18,7 @@ import pytest
 from celeriac.errors import QueueNotFound
 from celeriac.message import Action, Settlement
 from celeriac.routing import Exchange, Queue
-from celeriac.testing.transport_case import LONG, PATIENCE, SOON, TransportCase, make_message, names
+from celeriac.testing.transport_case import LONG, PATIENCE, SOON, TransportCase, make_message, names, needs
 from celeriac.transport.base import QueueSize, Transport
 
 __all__ = ["QueueTests"]
@@ -29,8 +29,8 @@ class QueueTests(TransportCase):
 
     # --- dead letters
 
+    @needs("dead letters")
     def test_a_dead_letter_is_kept_with_its_reason(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_dead_letters(transport)
         before = time.time()
         self.bury(transport, queue, "m")
         [letter] = other.dead_letters(10, queue)
@@ -43,8 +43,8 @@ class QueueTests(TransportCase):
         assert other.fetch([queue], 1, 0.05, LONG) == []
         assert other.size(queue) == QueueSize(0, 0, 0)
 
+    @needs("dead letters")
     def test_dead_letters_newest_first(self, transport: Transport, make_queue: Callable[[], str]) -> None:
-        self.need_dead_letters(transport)
         queue, another = make_queue(), make_queue()
         self.bury(transport, queue, "a", "b", "c")
         self.bury(transport, another, "d")
@@ -53,9 +53,9 @@ class QueueTests(TransportCase):
         assert everywhere.count(queue) == 3
         assert everywhere.count(another) == 1
 
+    @needs("dead letters")
     @pytest.mark.parametrize("by", ["key", "id"])
     def test_replay(self, transport: Transport, other: Transport, queue: str, by: str) -> None:
-        self.need_dead_letters(transport)
         self.bury(transport, queue, "m", "stays")
         letter = transport.dead_letter("m")
         assert letter is not None
@@ -67,9 +67,9 @@ class QueueTests(TransportCase):
         assert [each.message.id for each in transport.dead_letters(10, queue)] == ["stays"]
         assert other.replay([key]) == 0
 
+    @needs("dead letters")
     @pytest.mark.parametrize("by", ["key", "id"])
     def test_discard(self, transport: Transport, other: Transport, queue: str, by: str) -> None:
-        self.need_dead_letters(transport)
         self.bury(transport, queue, "m", "stays")
         letter = transport.dead_letter("m")
         assert letter is not None
@@ -80,8 +80,8 @@ class QueueTests(TransportCase):
 
     # --- queues and exchanges
 
+    @needs("delay")
     def test_size(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_delay(transport)
         transport.publish([make_message(f"m{i}", queue) for i in range(5)])
         transport.publish([make_message("later", queue, eta=time.time() + 60)])
         transport.fetch([queue], 2, PATIENCE, LONG)
@@ -95,8 +95,8 @@ class QueueTests(TransportCase):
         transport.settle([Settlement(delivery, Action.REQUEUE)])
         assert names(other.fetch([queue], 10, PATIENCE, LONG)) == ["m0"]
 
+    @needs("delay")
     def test_purge_takes_delayed_ones(self, transport: Transport, other: Transport, queue: str) -> None:
-        self.need_delay(transport)
         transport.publish([make_message("later", queue, eta=time.time() + 0.2), make_message("now", queue)])
         assert other.purge(queue) == 2
         assert other.fetch([queue], 10, 0.2 + SOON, LONG) == []
@@ -170,8 +170,8 @@ class QueueTests(TransportCase):
 
     # --- broadcast
 
+    @needs("broadcast")
     def test_broadcast_reaches_every_subscriber_of_the_topic(self, transport: Transport, other: Transport) -> None:
-        self.need_broadcast(transport)
         topic, another = f"t-{uuid.uuid4().hex}", f"t-{uuid.uuid4().hex}"
         mine, yours = transport.subscribe([topic]), other.subscribe([topic, another])
         try:
@@ -186,8 +186,8 @@ class QueueTests(TransportCase):
             mine.close()
             yours.close()
 
+    @needs("broadcast")
     def test_broadcast_keeps_nothing_for_absent_ones(self, transport: Transport, other: Transport) -> None:
-        self.need_broadcast(transport)
         topic = f"t-{uuid.uuid4().hex}"
         other.subscribe([topic]).close()
         transport.broadcast(topic, b"missed")
@@ -198,8 +198,8 @@ class QueueTests(TransportCase):
         finally:
             late.close()
 
+    @needs("broadcast")
     def test_a_waiting_poll_is_woken(self, transport: Transport, other: Transport) -> None:
-        self.need_broadcast(transport)
         topic = f"t-{uuid.uuid4().hex}"
         subscription = other.subscribe([topic])
         try:
@@ -210,8 +210,8 @@ class QueueTests(TransportCase):
         finally:
             subscription.close()
 
+    @needs("broadcast")
     def test_interrupt_ends_a_waiting_poll(self, transport: Transport) -> None:
-        self.need_broadcast(transport)
         subscription = transport.subscribe([f"t-{uuid.uuid4().hex}"])
         try:
             with ThreadPoolExecutor(1) as pool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.apps_brokers.kinds import KINDS, Broker, Kind, need_driver
-from tests.faults.apps_brokers.rig import BrokerRig
+from tests.faults.apps_brokers.rig import IS_SOAK, BrokerRig
 from tests.support.proxy import FaultProxy
 from tests.support.redis_server import RedisServer
 from tests.support.server import Server
@@ -22,6 +22,23 @@ _FIGURES: list[str] = []
 def figure() -> Callable[[str], None]:
     """Takes a line with something measured; all of them are shown at the end."""
     return _FIGURES.append
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `kinds` (always) and `usually_on` (unless it is a soak) say of other brokers."""
+    left_out = [item for item in items if not _is_wanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_wanted(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    kind = callspec.params.get("kind_and_server") if callspec is not None else None
+    if kind is None:
+        return True
+    marks = [*item.iter_markers("kinds"), *([] if IS_SOAK else item.iter_markers("usually_on"))]
+    return all(kind.name in mark.args for mark in marks)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

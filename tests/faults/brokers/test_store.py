@@ -31,11 +31,10 @@ def second_server(tmp_path: Path) -> Iterator[RedisServer]:
         server.thaw()
 
 
+@pytest.mark.usually_on("redis")
 def test_store_outage_loses_nothing_and_repeats_nothing(
     broker: Broker, second_server: RedisServer, make_rig: Callable[..., BrokerRig], figure: Callable[[str], None]
 ) -> None:
-    if not IS_SOAK and broker.kind.name != "redis":
-        pytest.skip("takes long: CELERIAC_TEST_SOAK=1 runs it for every broker")
     broker.store = second_server
     broker.store_url = broker.store_url_at(0)
     rig = make_rig(broker)

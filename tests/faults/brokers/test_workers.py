@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.faults.apps_brokers.rig import IS_SOAK, BrokerRig
+from tests.faults.apps_brokers.rig import BrokerRig
 from tests.support.files import eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -18,13 +18,16 @@ LEAVING = 2.0
 SLACK = 1.0
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["whole worker", "supervisor only"])
+@pytest.mark.kinds("redis", "postgresql", "mariadb")  # RabbitMQ's leases last as long as the connection
+@pytest.mark.parametrize(
+    "whole",
+    [
+        pytest.param(True, id="whole worker"),
+        pytest.param(False, id="supervisor only", marks=pytest.mark.usually_on("redis")),
+    ],
+)
 def test_worker_frozen_past_its_lease_is_fenced(rig: BrokerRig, whole: bool) -> None:
     """Another worker runs its task; its own outcome comes too late and is refused."""
-    if rig.broker.capabilities.lease != "message":
-        pytest.skip(f"{rig.broker.kind.name} has no leases that run out while the connection lives")
-    if not (whole or IS_SOAK or rig.broker.kind.name == "redis"):
-        pytest.skip("takes long: CELERIAC_TEST_SOAK=1 runs it for every broker")
     rig.settings["task_lease"] = 1.5
     first = rig.worker("-c", "1")
     task_id = f"task-{rig.broker.queue}"  # results of earlier tests are still there
@@ -47,10 +50,10 @@ def test_worker_frozen_past_its_lease_is_fenced(rig: BrokerRig, whole: bool) -> 
     assert [first.stop(), second.stop()] == [0, 0]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGQUIT, marks=pytest.mark.usually_on("rabbitmq"))]
+)
 def test_worker_ends_in_time_though_the_broker_is_frozen(rig: BrokerRig, signum: signal.Signals) -> None:
-    if signum == signal.SIGQUIT and not (IS_SOAK or rig.broker.kind.name == "rabbitmq"):
-        pytest.skip("takes long: CELERIAC_TEST_SOAK=1 runs it for every broker")
     rig.settings["worker_shutdown_grace"] = GRACE
     worker = rig.worker("-c", "2")
     short, long = f"short-{rig.broker.queue}", f"long-{rig.broker.queue}"
