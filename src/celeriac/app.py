@@ -7,10 +7,8 @@ store are opened when first used, tasks are bound when they are made.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
-import uuid
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, tzinfo
@@ -19,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from celeriac import current, eager, sending, signals
-from celeriac.codec import accept_types
+from celeriac.app_connections import AppConnections, new_origin
 from celeriac.config import Settings, load
 from celeriac.context import Context, running
 from celeriac.errors import (
@@ -32,16 +30,11 @@ from celeriac.loading import autodiscover, import_object
 from celeriac.recording import make_record
 from celeriac.registry import TaskRegistry
 from celeriac.result import AsyncResult
-from celeriac.results.base import ResultStore
-from celeriac.results.open import ADDRESSED, open_store
-from celeriac.router import Router, queues_from_setting
-from celeriac.routing import Exchange, Queue
+from celeriac.routing import Queue
 from celeriac.sending import own_fields, prepare, publish
 from celeriac.signature import Signature, signature
 from celeriac.task import Task as BaseTask
 from celeriac.task_making import AsyncTask, BoundTaskDecorator, TaskDecorator, annotate, make_task
-from celeriac.transport.base import Transport
-from celeriac.transport.open import open_transport
 from celeriac.wire.messages import TaskCall
 from celeriac.zones import zone_of
 
@@ -51,7 +44,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Celeriac:
+class Celeriac(AppConnections):
     """A celeriac application.
 
     Args:
@@ -122,10 +115,8 @@ class Celeriac:
         self.on_after_configure = Signal({"source"}, name="app.on_after_configure")
         self.on_after_finalize = Signal(name="app.on_after_finalize")
         self.on_after_fork = Signal(name="app.on_after_fork")
-        #: Queues that must exist, as they are defined here, before the first message is sent. `sending` declares them.
         self.undeclared: list[Queue] = []
-        #: Name of this process in messages it sends.
-        self.origin = f"gen{os.getpid()}@{socket.gethostname()}"
+        self.origin = new_origin()
         current.register_app(self)
         if set_as_current:
             self.set_current()
@@ -408,117 +399,6 @@ class Celeriac:
         kwargs["app"] = self
         return signature(*args, **kwargs)
 
-    # routing
-
-    @cached_property
-    def router(self) -> Router:
-        """Decides where tasks go."""
-        conf = self.conf
-        default = Queue(
-            conf.task_default_queue,
-            Exchange(conf.task_default_exchange, conf.task_default_exchange_type),
-            conf.task_default_routing_key,
-            queue_arguments={"x-queue-type": "quorum"} if conf.task_default_queue_type == "quorum" else {},
-        )
-        queues = queues_from_setting(conf.task_queues, default)
-        return Router(
-            queues, conf.task_routes, queues.get(default.name, default), create_missing=conf.task_create_missing_queues
-        )
-
-    def select_queues(self, queues: Sequence[str] | None = None) -> None:
-        """Consume only these queues."""
-        names = queues or ()
-        self.router.queues = {name: self.router.queue(name) for name in names}
-
-    # connections
-
-    @cached_property
-    def transport(self) -> Transport:
-        """The broker, for publishing."""
-        with self._lock:
-            found = self.__dict__.get("transport")
-            if found is None:
-                found = open_transport(
-                    self._url(self.conf.broker_write_url), self.conf.broker_transport_options, self.conf
-                )
-                self.undeclared = [queue for queue in self.router.queues.values() if _is_special(queue)]
-                self.__dict__["transport"] = found
-            return found
-
-    @cached_property
-    def backend(self) -> ResultStore | None:
-        """The result store; None when `result_backend` is None or "disabled://"."""
-        with self._lock:
-            url = self.conf.result_backend
-            if url is None or url in ("disabled", "disabled://"):
-                return None
-            found = self.__dict__.get("backend")
-            if found is None:
-                found = self.__dict__["backend"] = open_store(
-                    self._url(url), self.conf.result_backend_transport_options, self.conf
-                )
-            return found
-
-    @staticmethod
-    def _url(value: Any) -> str:
-        if isinstance(value, (list, tuple)):
-            return str(value[0]) if value else ""
-        return str(value)
-
-    @cached_property
-    def waiter(self) -> Any:
-        """Waits for results on behalf of coroutines."""
-        if self.backend is None:
-            raise NotImplementedError("No result backend is configured: set `result_backend` to a URL.")
-        return import_object("celeriac.waiting:ResultWaiter", "aget")(self.backend)
-
-    @cached_property
-    def _batcher(self) -> Any:
-        return import_object("celeriac.batching:Batcher", "adelay")(self)
-
-    @cached_property
-    def accept(self) -> frozenset[str]:
-        """Content types of messages that are opened."""
-        return accept_types(self.conf.accept_content)
-
-    @cached_property
-    def result_accept(self) -> frozenset[str]:
-        """Content types of results that are opened."""
-        return accept_types([*(self.conf.result_accept_content or ()), self.conf.result_serializer])
-
-    @cached_property
-    def mailbox(self) -> Any:
-        """The result store, if its results are sent to this process (rpc); None if they are kept."""
-        return self.backend if self._url(self.conf.result_backend).partition("://")[0] in ADDRESSED else None
-
-    @cached_property
-    def oid(self) -> str:
-        """Id of this app in this process: where rpc results go."""
-        return str(uuid.uuid4()) if self.mailbox is None else str(self.mailbox.box)
-
-    def close(self) -> None:
-        """Close connections. The app may be used again and then connects anew."""
-        for name in ("transport", "backend"):
-            found = self.__dict__.get(name)
-            if found is not None:
-                found.close()
-        self._forget("transport", "backend", "waiter", "mailbox", "oid")
-        self._plain_fields.clear()  # the address of results is one of them
-        self.plain_calls.clear()
-
-    def after_fork(self) -> None:
-        """Called in a child process: what the parent had opened is not ours."""
-        self._forget("transport", "backend", "waiter", "mailbox", "oid", "_batcher")
-        self._lock = threading.RLock()
-        self._plain_fields.clear()
-        self.plain_calls.clear()
-        self.origin = f"gen{os.getpid()}@{socket.gethostname()}"
-        self.on_after_fork.send(sender=self)
-
-    def _forget(self, *names: str) -> None:
-        for name in names:
-            self.__dict__.pop(name, None)
-
     # states and results
 
     def store_state(self, context: Context, task_id: str | None, state: str | None, meta: Any) -> None:
@@ -589,8 +469,3 @@ class Celeriac:
 
 def _app_again(cls: type[Celeriac], main: str | None, changes: dict[str, Any]) -> Celeriac:
     return cls(main, changes=changes, set_as_current=False)
-
-
-def _is_special(queue: Queue) -> bool:
-    """Whether a queue is more than its name: nobody could make it up when a message is sent to it."""
-    return queue.exchange.type != "direct" or queue != Queue(queue.name, queue.exchange, queue.routing_key)
