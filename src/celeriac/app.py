@@ -399,6 +399,12 @@ class Celeriac(AppConnections):
         kwargs["app"] = self
         return signature(*args, **kwargs)
 
+    def setup_security(self, *args: Any, **kwargs: Any) -> None:
+        """Sign all messages: `security.setup_security` has the arguments."""
+        import_object("celeriac.security:setup_security", "setup_security() (pip install celeriac[auth])")(
+            *args, app=self, **kwargs
+        )
+
     # states and results
 
     def store_state(self, context: Context, task_id: str | None, state: str | None, meta: Any) -> None:

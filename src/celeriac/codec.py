@@ -24,7 +24,15 @@ from typing import Any
 import msgspec
 
 from celeriac.encode_failure import encode_failure, one_line
-from celeriac.errors import CeleriacError, ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured, near_match
+from celeriac.errors import (
+    CeleriacError,
+    ContentDisallowed,
+    DecodeError,
+    EncodeError,
+    ImproperlyConfigured,
+    SecurityError,
+    near_match,
+)
 
 __all__ = [
     "TRUSTED_TYPES", "Registry", "Serializer", "accept_types", "disable_insecure_serializers", "dumps",
@@ -114,6 +122,8 @@ class Registry:
         entry = self._by_name.get(name)
         if entry is None:
             hint = near_match(str(name), self._by_name)
+            if name == "auth":
+                hint = " Call app.setup_security() to have messages signed."
             raise ImproperlyConfigured(f"unknown serializer {name!r}; known are {', '.join(self.names())}.{hint}")
         return entry
 
@@ -194,7 +204,7 @@ class Registry:
             return _plain_text(body, content_encoding)
         try:
             return entry.decoder(body)
-        except DecodeError:
+        except (DecodeError, SecurityError):
             raise
         except Exception as exc:  # whatever a decoder raises on foreign bytes
             raise DecodeError(f"can't decode {len(body)} bytes of {content_type}: {one_line(exc)}") from exc
