@@ -26,6 +26,7 @@ from celeriac.wire.messages import TaskCall
 
 if TYPE_CHECKING:
     from celeriac.config import Settings
+    from celeriac.coordination.base import Coordination
 
 __all__ = ["AppConnections", "new_origin"]
 
@@ -105,6 +106,12 @@ class AppConnections:
                 )
             return found
 
+    @cached_property
+    def coordination(self) -> Coordination | None:
+        """What workers and clients share for limits, unique tasks and paused queues; None if there is no place for it."""
+        found: Coordination | None = import_object("celeriac.coordination.open:open_coordination", "limits")(self.conf)
+        return found
+
     @staticmethod
     def _url(value: Any) -> str:
         if isinstance(value, (list, tuple)):
@@ -144,17 +151,17 @@ class AppConnections:
 
     def close(self) -> None:
         """Close connections. The app may be used again and then connects anew."""
-        for name in ("transport", "backend"):
+        for name in ("transport", "backend", "coordination"):
             found = self.__dict__.get(name)
             if found is not None:
                 found.close()
-        self._forget("transport", "backend", "waiter", "mailbox", "oid")
+        self._forget("transport", "backend", "coordination", "waiter", "mailbox", "oid")
         self._plain_fields.clear()  # the address of results is one of them
         self.plain_calls.clear()
 
     def after_fork(self) -> None:
         """Called in a child process: what the parent had opened is not ours."""
-        self._forget("transport", "backend", "waiter", "mailbox", "oid", "_batcher")
+        self._forget("transport", "backend", "coordination", "waiter", "mailbox", "oid", "_batcher")
         self._lock = threading.RLock()
         self._plain_fields.clear()
         self.plain_calls.clear()

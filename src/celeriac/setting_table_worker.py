@@ -35,6 +35,10 @@ class BrokerSettings:
     broker_write_url: str | list[str] = setting(
         None, "Broker URL of publishers.", old="BROKER_WRITE_URL", fallback="broker_url"
     )
+    coordination_url: str | None = setting(
+        None,
+        "Where limits of all workers, unique tasks and paused queues are kept; None: at the broker, else the result store.",
+    )
     broker_transport: str | None = setting(None, "Name of the driver, if not the URL's scheme.", old="BROKER_TRANSPORT")
     broker_transport_options: dict[str, Any] = setting(
         {}, "Further options of the broker's driver.", old="BROKER_TRANSPORT_OPTIONS"

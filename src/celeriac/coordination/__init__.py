@@ -1,0 +1,1 @@
+"""What workers and clients share beside messages: claims with a lease, rate buckets. The port is `base`; drivers by URL."""
