@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.rabbitmq_server import RabbitMQServer
 from tests.support.redis_server import RedisServer
 from tests.support.worker import WorkerProcess
 
@@ -52,6 +54,10 @@ class Fleet:
         self.ledger.touch()
         #: Seconds after which either side takes messages of a dead stock worker to be abandoned.
         self.visibility_timeout = 3600
+        #: Where results go.
+        self.backend = url
+        #: Settings of both sides; see `fleet`.
+        self.settings: dict[str, Any] = {}
         self._start = start
         self._clients: list[Client] = []
 
@@ -61,7 +67,8 @@ class Fleet:
             **os.environ,
             "FLEET": side,
             "FLEET_BROKER": self.url,
-            "FLEET_BACKEND": self.url,
+            "FLEET_BACKEND": self.backend,
+            "FLEET_SETTINGS": json.dumps(self.settings),
             "FLEET_LEDGER": str(self.ledger),
             "FLEET_VISIBILITY": str(self.visibility_timeout),
             "PYTHONPATH": os.pathsep.join(paths),
@@ -89,15 +96,40 @@ class Fleet:
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis for the mixed fleets."""
+def stock_celery() -> None:
+    """Stock Celery is here."""
     if not STOCK_PYTHON.exists():
         text = "stock Celery is not installed: make .bench-venv/.ready"
         if os.environ.get("CI"):
             pytest.fail(text)
         pytest.skip(text)
+
+
+@pytest.fixture(scope="session")
+def redis_server(stock_celery: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for the mixed fleets."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(stock_celery: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQServer]:
+    """A RabbitMQ for the mixed fleets."""
+    with RabbitMQServer(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server
+
+
+@pytest.fixture
+def rabbit_fleet(
+    rabbitmq_server: RabbitMQServer, tmp_path: Path, worker_process: Callable[..., WorkerProcess]
+) -> Iterator[Fleet]:
+    """A fleet on an empty virtual host of RabbitMQ, with results over RabbitMQ, too."""
+    vhost = uuid.uuid4().hex
+    rabbitmq_server.add_vhost(vhost)
+    made = Fleet(f"{rabbitmq_server.url.removesuffix('//')}/{vhost}", tmp_path, worker_process)
+    made.backend = "rpc://"
+    yield made
+    made.close()
 
 
 @pytest.fixture

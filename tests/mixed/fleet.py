@@ -1,15 +1,21 @@
-"""One set of tasks for both sides of a mixed fleet: FLEET=celery makes it a stock Celery app, else it is ours."""
+"""One set of tasks for both sides of a mixed fleet: FLEET=celery makes it a stock Celery app, else it is ours.
+
+FLEET_SETTINGS is a JSON object of further settings; its `task_queues` is a list of [name, exchange, type, key].
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import Any
 
 if os.environ.get("FLEET") == "celery":
     from celery import Celery as App
+    from kombu import Exchange, Queue
 else:
     from celeriac import Celeriac as App
+    from celeriac.routing import Exchange, Queue
 
 app: Any = App("fleet", broker=os.environ["FLEET_BROKER"], backend=os.environ["FLEET_BACKEND"])
 app.conf.update(
@@ -18,6 +24,14 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     task_track_started=True,
 )
+settings: dict[str, Any] = json.loads(os.environ["FLEET_SETTINGS"])
+if "task_queues" in settings:
+    arguments = {"x-queue-type": settings["task_default_queue_type"]} if "task_default_queue_type" in settings else {}
+    settings["task_queues"] = [
+        Queue(name, Exchange(exchange, type=kind), routing_key=key, queue_arguments=arguments)
+        for name, exchange, kind, key in settings["task_queues"]
+    ]
+app.conf.update(settings)
 
 
 class Trouble(Exception):

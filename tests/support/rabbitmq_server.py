@@ -7,6 +7,7 @@ cluster share an epmd and a cookie.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -127,6 +128,19 @@ class RabbitMQServer(Server):
         if done.returncode:
             raise AssertionError(f"erl_call {expression}: {done.stdout}{done.stderr}")
         return done.stdout.strip().removeprefix("{ok, ").removesuffix("}")
+
+    def add_vhost(self, name: str) -> None:
+        """Make a virtual host that the default user may use."""
+        self.evaluate(
+            f'rabbit_vhost:add(<<"{name}">>, <<"tests">>),'
+            f' rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>,'
+            ' <<"tests">>).'
+        )
+
+    def queues(self, vhost: str) -> dict[str, int]:
+        """Queues of a virtual host, with how many messages each holds, unsettled ones included."""
+        rows = json.loads(self.control("list_queues", "-p", vhost, "name", "messages", "--formatter", "json"))
+        return {row["name"]: row["messages"] for row in rows}
 
     def raise_memory_alarm(self) -> None:
         """Make it block whoever publishes."""

@@ -38,8 +38,10 @@ _TLS_NAMES = (
     "server_hostname",
     "ciphers",
 )
-#: Options of stock clients that have no meaning here: retrying is the caller's, and confirms are always on.
-_IGNORED = ("confirm_publish", "max_retries", "interval_start", "interval_step", "interval_max", "ssl_version")
+#: Options of stock clients that have no meaning here: retrying is the caller's, confirms are always on, and what an
+#: unacknowledged message may take is the server's affair.
+_IGNORED = ("confirm_publish", "interval_max", "interval_start", "interval_step", "max_retries", "polling_interval",
+            "ssl_version", "visibility_timeout")  # fmt: skip
 _VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 #: AMQPLAIN, the stock default, sends the same as PLAIN in another form; every server that has it has PLAIN.
 _LOGINS = ("PLAIN", "AMQPLAIN", "EXTERNAL")
