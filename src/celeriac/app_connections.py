@@ -18,7 +18,7 @@ from celeriac.hooks import Signal
 from celeriac.loading import import_object
 from celeriac.results.base import ResultStore
 from celeriac.results.open import ADDRESSED, open_store
-from celeriac.router import Router, queues_from_setting
+from celeriac.router import Router, queue_defaults, queues_from_setting
 from celeriac.routing import Exchange, Queue
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
@@ -69,8 +69,17 @@ class AppConnections:
         )
         queues = queues_from_setting(conf.task_queues, default)
         return Router(
-            queues, conf.task_routes, queues.get(default.name, default), create_missing=conf.task_create_missing_queues
+            queues,
+            conf.task_routes,
+            queues.get(default.name, default),
+            create_missing=conf.task_create_missing_queues,
+            defaults=queue_defaults(conf),
+            on_created=self._queue_created,
         )
+
+    def _queue_created(self, queue: Queue) -> None:
+        if queue.is_special:
+            self.undeclared = [*self.undeclared, queue]
 
     def select_queues(self, queues: Sequence[str] | None = None) -> None:
         """Consume only these queues."""
@@ -88,7 +97,7 @@ class AppConnections:
                 found = open_transport(
                     self._url(self.conf.broker_write_url), self.conf.broker_transport_options, self.conf
                 )
-                self.undeclared = [queue for queue in self.router.queues.values() if _is_special(queue)]
+                self.undeclared = [queue for queue in self.router.queues.values() if queue.is_special]
                 self.__dict__["transport"] = found
             return found
 
@@ -171,8 +180,3 @@ class AppConnections:
     def _forget(self, *names: str) -> None:
         for name in names:
             self.__dict__.pop(name, None)
-
-
-def _is_special(queue: Queue) -> bool:
-    """Whether a queue is more than its name: nobody could make it up when a message is sent to it."""
-    return queue.exchange.type != "direct" or queue != Queue(queue.name, queue.exchange, queue.routing_key)

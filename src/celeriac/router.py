@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import ImproperlyConfigured, QueueNotFound, near_match
-from celeriac.routing import Exchange, Queue
+from celeriac.routing import Exchange, Queue, QueueDefaults
 
-__all__ = ["Route", "Router", "as_exchange", "as_queue", "queues_from_setting"]
+__all__ = ["Route", "Router", "as_exchange", "as_queue", "queue_defaults", "queues_from_setting"]
 
 _EXCHANGE_TYPES = ("direct", "topic", "fanout", "headers")
 #: Options that name a destination.
@@ -96,6 +96,15 @@ def queues_from_setting(setting: Any, default: Queue) -> dict[str, Queue]:
     return queues
 
 
+def queue_defaults(conf: Mapping[str, Any]) -> QueueDefaults:
+    """What the settings say about queues that are not described in full."""
+    return QueueDefaults(
+        queue_type=conf["task_create_missing_queue_type"],
+        exchange_type=conf["task_create_missing_queue_exchange_type"] or "direct",
+        max_priority=conf["task_queue_max_priority"],
+    )
+
+
 class Router:
     """Routes tasks by name.
 
@@ -104,14 +113,25 @@ class Router:
         routes: The setting `task_routes` in any documented form.
         default: Where a task without a route goes.
         create_missing: Whether a queue that is not among `queues` may be named.
+        defaults: What queues have that are not described in full.
+        on_created: Called with each queue that was not among `queues`.
     """
 
     def __init__(
-        self, queues: Mapping[str, Queue], routes: Any, default: Queue, *, create_missing: bool = True
+        self,
+        queues: Mapping[str, Queue],
+        routes: Any,
+        default: Queue,
+        *,
+        create_missing: bool = True,
+        defaults: QueueDefaults = QueueDefaults(),  # noqa: B008 -- it is frozen
+        on_created: Callable[[Queue], None] | None = None,
     ) -> None:
-        self.queues = dict(queues)
-        self.default = default
+        self.queues = {name: defaults.complete(queue) for name, queue in queues.items()}
+        self.default = defaults.complete(default)
         self.create_missing = create_missing
+        self._defaults = defaults
+        self._on_created = on_created
         self._lookups = [_lookup(entry) for entry in _entries(routes)]
         #: Whether calls without options always go the same way.
         self.is_static = all(not is_dynamic for is_dynamic, _fun in self._lookups)
@@ -157,7 +177,7 @@ class Router:
     def _resolve(self, place: Mapping[str, Any], rest: dict[str, Any]) -> Route:
         exchange, routing_key, queue = place.get("exchange"), place.get("routing_key"), place.get("queue")
         if queue is not None:
-            queue = self.queue(queue) if isinstance(queue, str) else self.queues.setdefault(queue.name, as_queue(queue))
+            queue = self.queue(queue) if isinstance(queue, str) else self._given(queue)
             if queue.exchange.type == "direct":
                 return Route(queue.name, "", queue.name, rest)
             exchange, routing_key = queue.exchange, routing_key or queue.routing_key
@@ -202,8 +222,19 @@ class Router:
                     f"Queue {name!r} is not in task_queues ({', '.join(sorted(self.queues)) or 'empty'})."
                     + near_match(name, self.queues)
                 )
-            found = self.queues[name] = Queue(name, Exchange(name, self.default.exchange.type), name)
+            found = self._add(self._defaults.missing(name))
         return found
+
+    def _given(self, queue: Any) -> Queue:
+        """The queue that a call brings as an object."""
+        found = self.queues.get(queue.name)
+        return self._add(self._defaults.complete(as_queue(queue))) if found is None else found
+
+    def _add(self, queue: Queue) -> Queue:
+        self.queues[queue.name] = queue
+        if self._on_created is not None:
+            self._on_created(queue)
+        return queue
 
 
 def _replaced(place: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:

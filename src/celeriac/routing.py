@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Exchange", "Queue", "binding_matches", "topic_pattern"]
+__all__ = ["Exchange", "Queue", "QueueDefaults", "binding_matches", "topic_pattern"]
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -43,6 +43,37 @@ class Queue(msgspec.Struct, frozen=True):
     max_priority: int | None = None
     expires: float | None = None
     message_ttl: float | None = None
+
+    @property
+    def is_special(self) -> bool:
+        """Whether it is more than its name: nobody could make it up when a message is sent to it."""
+        return self.exchange.type != "direct" or self != Queue(self.name, self.exchange, self.routing_key)
+
+
+class QueueDefaults(msgspec.Struct, frozen=True):
+    """What queues have that are not described in full.
+
+    Attributes:
+        queue_type: Of queues that `task_queues` does not name: "classic" or "quorum".
+        exchange_type: Of their exchanges.
+        max_priority: Highest priority of every queue that says none itself; None leaves it to the broker.
+    """
+
+    queue_type: str = "classic"
+    exchange_type: str = "direct"
+    max_priority: int | None = None
+
+    def missing(self, name: str) -> Queue:
+        """The queue of this name that nobody has described."""
+        arguments = {} if self.queue_type == "classic" else {"x-queue-type": self.queue_type}
+        return self.complete(Queue(name, Exchange(name, self.exchange_type), name, queue_arguments=arguments))
+
+    def complete(self, queue: Queue) -> Queue:
+        """A queue with what it does not say itself."""
+        arguments = queue.queue_arguments
+        if self.max_priority is None or queue.max_priority is not None or "x-max-priority" in arguments:
+            return queue
+        return msgspec.structs.replace(queue, queue_arguments={**arguments, "x-max-priority": self.max_priority})
 
 
 @lru_cache(maxsize=1024)

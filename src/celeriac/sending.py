@@ -229,9 +229,10 @@ def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, An
 def _hand_over(app: Celeriac, messages: Sequence[Message]) -> None:
     """One attempt."""
     transport = app.transport
-    if app.undeclared:
-        transport.declare(app.undeclared)  # several threads may do it at once
-        app.undeclared = []
+    undeclared = app.undeclared
+    if undeclared:
+        transport.declare(undeclared)  # several threads may do it at once, and others add queues meanwhile
+        app.undeclared = [queue for queue in app.undeclared if queue not in undeclared]
     transport.publish(messages)
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from fleet import Trouble, add, again, app, fail, nap, note, now  # type: ignore[import-not-found]  # noqa: F401
+from fleet import Trouble, add, again, app, fail, hold, nap, note, now  # type: ignore[import-not-found]  # noqa: F401
 
 
 def outcome(result: object) -> object:

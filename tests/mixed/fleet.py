@@ -66,6 +66,12 @@ def note(word: str) -> str:
     return word
 
 
+@app.task(name="fleet.hold")
+def hold(word: str, seconds: float) -> None:
+    note(word)
+    time.sleep(seconds)
+
+
 @app.task(name="fleet.again", bind=True, max_retries=3, default_retry_delay=0.2)
 def again(self: Any, until: int) -> list[Any]:
     if self.request.retries < until:

@@ -112,6 +112,17 @@ def test_urgent_tasks_go_first_across(rabbit_fleet: Fleet, client_side: str, wor
     assert order == ["9"] * 3 + ["3"] * 3 + ["0"] * 3 + ["end"]
 
 
+@both_ways
+def test_queues_that_nobody_described_are_made_alike(rabbit_fleet: Fleet, client_side: str, worker_side: str) -> None:
+    rabbit_fleet.settings = {"task_create_missing_queue_type": "quorum"}
+    client = rabbit_fleet.client(client_side)
+    client("note.apply_async(('early',), queue='video').id")
+    rabbit_fleet.worker(worker_side, "-Q", "video,audio")
+    client("outcome(note.apply_async(('video',), queue='video'))")
+    client("outcome(note.apply_async(('audio',), queue='audio'))")
+    assert sorted(rabbit_fleet.ledger.read_text().split()) == ["audio", "early", "video"]
+
+
 def test_expired_tasks_are_revoked_across(rabbit_fleet: Fleet, redis_server: RedisServer) -> None:
     """RabbitMQ drops most of them itself; a worker finds one whose worker-side check is all that is left."""
     rabbit_fleet.backend = redis_server.url()
@@ -149,10 +160,10 @@ def test_a_stock_clients_chain_passes_both_workers(rabbit_fleet: Fleet, redis_se
     rabbit_fleet.worker("celeriac", "-n", "ours@%h", "-Q", "ours")
     rabbit_fleet.worker("celery", "-n", "stock@%h")
     client = rabbit_fleet.client("celery")
-    chain = "(add.s(1, 2) | note.s() | add.si(3, 4) | note.s() | add.s(1))"
+    chain = "(add.s(1, 2) | note.si('first') | add.si(3, 4) | note.si('second') | add.si(7, 1))"
     state, value = client(f"outcome(({chain}).apply_async())")
     assert (state, value) == ("SUCCESS", 8)
-    assert rabbit_fleet.ledger.read_text().split() == ["3", "7"]
+    assert rabbit_fleet.ledger.read_text().split() == ["first", "second"]
 
 
 @each_type
@@ -177,9 +188,10 @@ def test_what_a_killed_worker_held_is_run_by_the_other_kind(
     quorum(rabbit_fleet, queue_type, task_acks_late=True, task_reject_on_worker_lost=True)
     worker = rabbit_fleet.worker(killed)
     client = rabbit_fleet.client(heir)
-    client("[nap.delay(1.0 + n).id for n in range(2)] and [note.delay(f'n{i}').id for i in range(4)] and None")
-    eventually(lambda: worker.output.count("received") >= 2, 10)
+    client("[hold.delay(f'h{n}', 1.0).id for n in range(2)] and [note.delay(f'n{n}').id for n in range(4)] and None")
+    eventually(lambda: sorted(rabbit_fleet.ledger.read_text().split()) == ["h0", "h1"], 10)
     worker.kill_tree()
     rabbit_fleet.worker(heir)
-    eventually(lambda: sorted(rabbit_fleet.ledger.read_text().split()) == ["n0", "n1", "n2", "n3"], 20)
+    everything = ["h0", "h0", "h1", "h1", "n0", "n1", "n2", "n3"]
+    eventually(lambda: sorted(rabbit_fleet.ledger.read_text().split()) == everything, 20)
     eventually(lambda: left(rabbit_fleet, rabbitmq_server) == 0, 20)

@@ -49,6 +49,28 @@ def test_a_queue_may_be_an_object() -> None:
     assert _queue({}, queue=Queue("video")) == "video"
 
 
+def test_missing_queues_are_made_as_settings_say() -> None:
+    """[B-ROUTE-019, B-ROUTE-023]"""
+    app = memory_app(
+        task_create_missing_queue_type="quorum",
+        task_create_missing_queue_exchange_type="topic",
+        task_queue_max_priority=10,
+    )
+    assert _route(app, queue="video") == Route("", "video", "video")
+    video = app.router.queues["video"]
+    assert (video.exchange, video.routing_key) == (Exchange("video", "topic"), "video")
+    assert video.queue_arguments == {"x-queue-type": "quorum", "x-max-priority": 10}
+    assert app.undeclared == [video]
+
+
+def test_the_highest_priority_is_that_of_queues_that_say_none() -> None:
+    """[B-ROUTE-019]"""
+    app = memory_app(task_queue_max_priority=10, task_queues=[Queue("plain"), Queue("own", max_priority=5)])
+    found = {name: (queue.max_priority, queue.queue_arguments) for name, queue in app.router.queues.items()}
+    assert found == {"plain": (None, {"x-max-priority": 10}), "own": (5, {})}
+    assert app.router.default.queue_arguments == {"x-max-priority": 10}
+
+
 def test_unknown_queues_can_be_refused() -> None:
     """[B-ROUTE-003]"""
     app = memory_app(task_create_missing_queues=False)

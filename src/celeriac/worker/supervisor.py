@@ -21,6 +21,7 @@ from celeriac.message import Action, Delivery, Settlement
 from celeriac.outcome import RUN, STORED, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
+from celeriac.router import queue_defaults
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
 from celeriac.timing import backoff, iso_now
 from celeriac.transport.base import Transport
@@ -182,7 +183,9 @@ class Supervisor:
     def _prepare_broker(self) -> None:
         assert self.transport is not None  # noqa: S101 -- set by start
         known = {queue.name: queue for queue in self.hello.queues}
-        self.transport.declare([known[name] for name in self.queues if name in known])
+        defaults = queue_defaults(self.conf)
+        made_up = [queue for name in self.queues if name not in known and (queue := defaults.missing(name)).is_special]
+        self.transport.declare([*(known[name] for name in self.queues if name in known), *made_up])
         if self.options.purge:
             for name in self.queues:
                 logger.warning("purged %d message(s) from %s", self.transport.purge(name), name)
