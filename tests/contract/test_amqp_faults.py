@@ -19,7 +19,9 @@ from celeriac.errors import OperationalError
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.routing import Queue
 from celeriac.testing.transport_case import make_message, names
+from celeriac.timing import Deadline
 from celeriac.transport.amqp import AmqpTransport
+from celeriac.transport.amqp_request import cancel, consume, look_up, prefetch
 from tests.support.files import eventually
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq_server import RabbitMQServer, rabbitmq_cluster
@@ -393,6 +395,86 @@ def test_a_queue_that_is_deleted_while_a_fetch_waits(connect: Callable[..., Amqp
         time.sleep(0.1)
         at_last(lambda: other.publish([make_message("m", queue)]))
         assert waiting.result(PATIENCE).message.id == "m"
+
+
+def test_a_queue_that_is_deleted_between_two_fetches(connect: Callable[..., AmqpTransport], queue: str) -> None:
+    transport, other = connect(), connect()
+    assert transport.fetch([queue], 1, 0.05, LONG) == []
+    eventually(lambda: other._parts.topology.ask_about(look_up(queue)).consumer_count == 0)
+    other.delete(queue)
+    assert at_last(lambda: transport.fetch([queue], 1, 0.05, LONG)) == []
+    other.publish([make_message("m", queue)])
+    assert first(transport, queue).message.id == "m"
+
+
+def publish_once_delivered(transport: AmqpTransport, name: str, queue: str) -> None:
+    """A message that comes as delivered before, so that a start of it is noted by moving it."""
+    transport.publish([make_message(name, queue)])
+    transport.settle([Settlement(first(transport, queue), Action.REQUEUE)])
+
+
+def held_at(server: RabbitMQServer, queue: str) -> str:
+    """How many messages a queue holds, ready or on lease."""
+    names = f'Q <- rabbit_amqqueue:list(), element(4, amqqueue:get_name(Q)) == <<"{queue}">>'
+    return server.evaluate(f"lists:sum([N || {names}, {{messages, N}} <- rabbit_amqqueue:info(Q, [messages])]).")
+
+
+def test_a_moved_message_survives_its_connection(
+    server: RabbitMQServer, connect: Callable[..., AmqpTransport], queue: str
+) -> None:
+    """Cut off after it was moved it comes again, though the same worker moves another one meanwhile."""
+    other = connect()
+    with FaultProxy(server.port) as proxy:
+        transport = connect(f"amqp://guest:guest@127.0.0.1:{proxy.port}//", timeout=2.0)
+        publish_once_delivered(other, "a", queue)
+        transport.mark_started([first(transport, queue)])
+        eventually(lambda: held_at(server, queue) == "0")  # the original is acknowledged
+        proxy.cut()
+        publish_once_delivered(other, "b", queue)
+        delivery = first(transport, queue)
+        at_last(lambda: transport.mark_started([delivery]))
+        assert transport.settle([Settlement(delivery)]) == []
+        assert (delivery.message.id, drain(transport, queue, 1)) == ("b", ["a"])
+        transport.close()
+
+
+# --- connected, and nothing comes
+
+
+def test_a_consumer_that_is_gone_unnoticed_is_opened_anew(connect: Callable[..., AmqpTransport], queue: str) -> None:
+    transport, other = connect(stall_timeout=0.2), connect()
+    transport.publish([make_message("before", queue)])
+    before = first(transport, queue)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(transport.fetch, [queue], 1, 3.0, LONG)
+        session = transport._parts.consumer._session
+        assert session is not None
+        eventually(lambda: session.listening)
+        session.channel.ask(Deadline(PATIENCE), *[cancel(each.tag) for each in session.listening.values()])
+        other.publish([make_message("m", queue)])
+        assert waiting.result(PATIENCE) == []
+    with pytest.raises(OperationalError, match=rf"1 in '{queue}'.*none has come.*reopen the consumers"):
+        transport.fetch([queue], 1, 1.5, LONG)
+    assert first(transport, queue).message.id == "m"
+    assert transport.settle([Settlement(before)]) == []  # no lease was lost
+
+
+def test_a_queue_that_sends_nothing_costs_the_connection(connect: Callable[..., AmqpTransport], queue: str) -> None:
+    """What is left to try when open consumers get nothing: here another consumer is the only one that may."""
+    transport, other = connect(stall_timeout=0.2), connect()
+    transport.declare([Queue(queue, queue_arguments={"x-single-active-consumer": True})])
+    transport.publish([make_message("theirs", queue), make_message("ours", queue)])
+    other._parts.consuming.ask(prefetch(1), consume(queue, "the-active-one"))
+    told: list[str] = []
+    while len(told) < 2:
+        try:
+            assert transport.fetch([queue], 1, 1.1, LONG) == []
+        except OperationalError as exc:
+            told.append(str(exc))
+    assert told[0].endswith("reopen the consumers")
+    assert told[1].endswith("reconnect")
+    other.close()
+    assert set(drain(transport, queue, 2)) == {"theirs", "ours"}
 
 
 # --- a cluster

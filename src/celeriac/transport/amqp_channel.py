@@ -115,7 +115,7 @@ class Channel:
         """Open it; with `confirms`, for publishing."""
         with self.connection.in_time(self._lock, deadline):
             self.connection.soon(lambda: self._on_opening(self._answers, confirms))
-            self._answer(deadline)
+            self._answer(self._answers, deadline)
 
     def ask(self, deadline: Deadline, *requests: Request) -> list[Any]:
         """Put questions and wait for the answer to each (the method that pika got).
@@ -130,7 +130,7 @@ class Channel:
             answers: SimpleQueue[Any] = SimpleQueue()
             self._answers = answers
             self.connection.soon(lambda: self._on_questions(requests, answers))
-            return [self._answer(deadline) for _ in requests]
+            return [self._answer(answers, deadline) for _ in requests]
 
     def acknowledge(self, acks: Sequence[tuple[int, bool]], requeues: Sequence[int] = ()) -> None:
         """Settle what this channel was given: acks as (tag, whether all before it, too), and tags that go back."""
@@ -172,9 +172,11 @@ class Channel:
         if self.error is not None:
             raise copy_of(self.error)
 
-    def _answer(self, deadline: Deadline) -> Any:
+    def _answer(self, answers: SimpleQueue[Any], deadline: Deadline) -> Any:
+        if self.error is not None:  # perhaps it ended before it was told of the question
+            answers.put(None)
         try:
-            answer = self._answers.get(timeout=deadline.left())
+            answer = answers.get(timeout=deadline.left())
         except Empty:
             raise self.connection.fail(self.connection.silence()) from None
         if answer is None:

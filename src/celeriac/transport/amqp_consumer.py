@@ -26,6 +26,7 @@ from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, ChannelClosed, copy_of
 from celeriac.transport.amqp_credit import plan
 from celeriac.transport.amqp_link import Link
+from celeriac.transport.amqp_progress import Progress, Remedy
 from celeriac.transport.amqp_request import cancel
 from celeriac.transport.amqp_session import Entry, Session, acks
 from celeriac.transport.amqp_topology import Topology
@@ -71,6 +72,7 @@ class Consumer:
         self.interrupts = 0
         self._wake = threading.Event()
         self._has_keeper = False
+        self._progress = Progress(link.place.options.stall_timeout)
         #: Called by the keeper now and then, while anything is held.
         self.on_look: Callable[[], object] = bool
         #: The server's `consumer_timeout`, as far as is known.
@@ -96,7 +98,10 @@ class Consumer:
                     is_fresh = not session.listening
                     self._listen(session, queues, limit)
                     pause = min(deadline.left() or 0.0, session.until_due(now))
-                if deadline.passed() or interrupts != self.interrupts:
+                if interrupts != self.interrupts:
+                    return []
+                if deadline.passed():
+                    self._see_to_progress(session)
                     return []
                 if is_fresh and len(queues) > 1:
                     time.sleep(min(pause, HEAD_START))
@@ -108,6 +113,8 @@ class Consumer:
     def _drain(self, session: Session) -> None:
         """Sort in what was pushed."""
         inbox, now = session.channel.inbox, time.time()
+        if inbox:
+            self._progress.moved()
         while inbox:
             pushed = inbox.popleft()
             queue = session.queue_of[pushed.method.consumer_tag]
@@ -124,7 +131,12 @@ class Consumer:
         others = [queue for queue in session.listening if queue not in queues] if self._fetching == 1 else []
         requests += [cancel(session.listening.pop(queue).tag) for queue in others]
         if requests:
-            session.channel.ask(deadline, *requests)
+            try:
+                session.channel.ask(deadline, *requests)
+            except ChannelClosed:
+                for queue in queues:  # perhaps one is gone: it is declared before the next attempt
+                    self.topology.forget(queue)
+                raise
             self._wake.set()
         if others:
             self._drain(session)
@@ -136,6 +148,31 @@ class Consumer:
             queue = session.queue_of.get(session.channel.cancelled.pop(), "")
             session.listening.pop(queue, None)
             self.topology.forget(queue)
+
+    def _see_to_progress(self, session: Session) -> None:
+        """Nothing has come: if messages wait at the server nevertheless, consume anew.
+
+        Raises:
+            OperationalError: They do, or the server does not answer.
+        """
+        open_queues = list(session.listening)
+        waiting: dict[str, int] = {}
+
+        def count() -> int:
+            waiting.update((queue, self.topology.count(queue) or 0) for queue in open_queues)
+            return sum(waiting.values())
+
+        quiet = self._progress.quiet
+        remedy = self._progress.judge(count)
+        if remedy is Remedy.NOTHING:
+            return
+        found = ", ".join(f"{number} in {queue!r}" for queue, number in waiting.items() if number)
+        reason = f"messages wait ({found}) and none has come for {quiet:.0f} s: {remedy.value}"
+        if remedy is Remedy.RECONNECT:
+            raise session.channel.connection.fail(reason)
+        with self._lock:
+            self._cancel(session)
+        raise OperationalError(f"{session.channel.connection.name}: {reason}")
 
     def take_far(self) -> list[Entry]:
         """Messages that came long before their moment. They are on lease to the caller, who puts them off."""

@@ -2,11 +2,12 @@
 
 RabbitMQ closes a channel on which a message has been unacknowledged for too long (30 minutes by default), and keeps no
 count of deliveries in classic queues. For both the driver moves a message that it holds: a copy with its counts goes to a
-queue that only this process consumes (`<queue>.running.<id>`), comes back at once as a delivery with an age of zero, and the
-original is acknowledged. If the process dies, the copy becomes ready again, its time to live there is long over, and the
-server puts it back on its real queue.
+queue that only one channel ever consumes (`<queue>.running.<id>`), comes back at once as a delivery with an age of zero, and
+the original is acknowledged. If that channel is lost, the copy becomes ready again, its time to live there is long over, and
+the server puts it back on its real queue.
 
-Invariant: the copy is confirmed and in our hands before the original is acknowledged.
+Invariant: the copy is confirmed and in our hands before the original is acknowledged. What comes to a channel and is not
+waited for has its original elsewhere, so it may be dropped; for that a new channel never consumes an old one's queues.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Parking:
     def __init__(self, consumer: Consumer, publisher: Publisher) -> None:
         self._consumer = consumer
         self._publisher = publisher
-        self._id = uuid.uuid4().hex[:12]
+        self._id = ""  # of the channel
         self._channel: Channel | None = None
         self._queues: set[str] = set()
         self._moving = threading.Lock()
@@ -72,7 +73,7 @@ class Parking:
         channel = self._channel
         if channel is None or channel.error is not None:
             channel = self._channel = self._consumer.link.channel(deadline)
-            self._queues = set()
+            self._id, self._queues = uuid.uuid4().hex[:12], set()
         requests: list[Request] = []
         for queue in queues - self._queues:
             name = self._name(queue)

@@ -27,6 +27,8 @@ TIMEOUT = 4.0
 HEARTBEAT = 60.0
 #: RabbitMQ's default `consumer_timeout`: an unacknowledged message that is older costs its channel.
 CONSUMER_TIMEOUT = 1800.0
+#: How long nothing may come to an open consumer until the server is asked whether messages wait for it, in seconds.
+STALL_TIMEOUT = 15.0
 
 _TLS_NAMES = (
     "ca_certs",
@@ -54,11 +56,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         timeout: Longest wait for RabbitMQ, in seconds.
         consumer_timeout: The server's `consumer_timeout`, in seconds; 0 if it has none.
         delayed_queue_type: Type of the queues that hold delayed messages, "quorum" or "classic".
+        stall_timeout: Seconds without a message after which the server is asked whether any wait; 0 never asks.
     """
 
     timeout: float = TIMEOUT
     consumer_timeout: float = CONSUMER_TIMEOUT
     delayed_queue_type: str = "quorum"
+    stall_timeout: float = STALL_TIMEOUT
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +122,7 @@ def parse(url: str, options: Mapping[str, Any]) -> Place:
         timeout=_seconds(given, "timeout", _seconds(given, "connect_timeout", TIMEOUT)) or TIMEOUT,
         consumer_timeout=_seconds(given, "consumer_timeout", CONSUMER_TIMEOUT),
         delayed_queue_type=_one_of(given, "delayed_queue_type", "quorum", ("quorum", "classic")),
+        stall_timeout=_seconds(given, "stall_timeout", STALL_TIMEOUT),
     )
     found = [_endpoint(base, given, settings) for base in endpoints]
     return Place(

@@ -120,9 +120,7 @@ def _clear_sql(server: PostgresServer | MariadbServer) -> None:
 
 
 def _clear_rabbitmq(server: RabbitMQServer) -> None:
-    for line in server.control("list_queues", "--no-table-headers", "name").splitlines():
-        if line.startswith("faults"):
-            server.control("delete_queue", line.strip())
+    server.evaluate('[rabbit_amqqueue:delete(Q, false, false, <<"tests">>) || Q <- rabbit_amqqueue:list()], ok.')
 
 
 def redis_kind(start: Callable[[Path], AbstractContextManager[Any]] = RedisServer) -> Kind:
