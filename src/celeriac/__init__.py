@@ -7,7 +7,7 @@ from celeriac import current
 from celeriac.app import Celeriac
 from celeriac.context import Context
 from celeriac.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded
-from celeriac.result import AsyncResult, EagerResult, allow_join_result, result_from_tuple
+from celeriac.result import AsyncResult, EagerResult, GroupResult, ResultSet, allow_join_result, result_from_tuple
 from celeriac.routing import Exchange, Queue
 from celeriac.sending import new_id as uuid
 from celeriac.shared import shared_task
@@ -15,9 +15,9 @@ from celeriac.signature import Signature, maybe_signature, signature
 from celeriac.task import Task
 
 __all__ = [
-    "AsyncResult", "Celeriac", "Context", "EagerResult", "Exchange", "Ignore", "Queue", "Reject", "Retry", "Signature",
-    "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result", "current_app", "maybe_signature",
-    "result_from_tuple", "shared_task", "signature", "uuid",
+    "AsyncResult", "Celeriac", "Context", "EagerResult", "Exchange", "GroupResult", "Ignore", "Queue", "Reject",
+    "ResultSet", "Retry", "Signature", "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result",
+    "current_app", "maybe_signature", "result_from_tuple", "shared_task", "signature", "uuid",
 ]  # fmt: skip
 
 __version__ = "0.1.0"

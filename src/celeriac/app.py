@@ -29,7 +29,7 @@ from celeriac.hooks import Signal
 from celeriac.loading import autodiscover, import_object
 from celeriac.recording import make_record
 from celeriac.registry import TaskRegistry
-from celeriac.result import AsyncResult
+from celeriac.result import AsyncResult, GroupResult, ResultSet
 from celeriac.routing import Queue
 from celeriac.sending import own_fields, prepare, publish
 from celeriac.signature import Signature, signature
@@ -427,6 +427,16 @@ class Celeriac(AppConnections):
     def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:  # noqa: N802 -- Celery's documented name
         """The result of this id."""
         return AsyncResult(id, app=self, **kwargs)
+
+    @cached_property
+    def GroupResult(self) -> type[GroupResult]:  # noqa: N802 -- Celery's documented name
+        """Class of this app's results of groups: `app.GroupResult(id, results)`, `app.GroupResult.restore(id)`."""
+        return type("GroupResult", (GroupResult,), {"bound_app": self, "__doc__": GroupResult.__doc__})
+
+    @cached_property
+    def ResultSet(self) -> type[ResultSet]:  # noqa: N802 -- Celery's documented name
+        """Class of this app's sets of results: `app.ResultSet(results)`."""
+        return type("ResultSet", (ResultSet,), {"bound_app": self, "__doc__": ResultSet.__doc__})
 
     @property
     def current_worker_task(self) -> Any:

@@ -1,72 +1,48 @@
 """Results to come: `AsyncResult` and its relatives, as Celery documents them.
 
 A result knows its id and its app, and asks the app's result store. Waiting is the store's `wait`, which is told of
-changes where it can be. Values are decoded here, in the client.
+changes where it can be; how it goes is in `result_steps`, what is stored in `result_fields`, what followed from the task in
+`result_tree`. Values are decoded here, in the client. Sets and groups of results are re-exported.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
 from celeriac import states
-from celeriac.context import running
-from celeriac.current import get_current_app
-from celeriac.errors import ImproperlyConfigured, TimeoutError
+from celeriac.errors import TimeoutError
+from celeriac.group_result import GroupResult
+from celeriac.loading import import_object
+from celeriac.log import get_logger
+from celeriac.progress import Progress, changes, progress_of
+from celeriac.result_ancestors import Ancestors
+from celeriac.result_base import (
+    RemoteTraceback,
+    ResultBase,
+    allow_join_result,
+    assert_will_not_block,
+    meta_of,
+    raise_error,
+)
+from celeriac.result_fields import ResultFields
+from celeriac.result_set import ResultSet
+from celeriac.result_steps import Ask, Steps, arun, run, shorter
+from celeriac.result_tree import ResultTree
 from celeriac.results.base import Record
 from celeriac.timing import Deadline
-from celeriac.wire.results import decode_result
 
 __all__ = [
-    "AsyncResult", "EagerResult", "ResultBase", "allow_join_result", "assert_will_not_block", "result_from_tuple",
+    "AsyncResult", "EagerResult", "GroupResult", "RemoteTraceback", "ResultBase", "ResultSet", "allow_join_result",
+    "assert_will_not_block", "result_from_tuple",
 ]  # fmt: skip
+
+logger = get_logger("celeriac.result")
 
 R = TypeVar("R")
 
-_join_allowed: ContextVar[bool] = ContextVar("celeriac_join_allowed", default=False)
 
-
-class RemoteTraceback(Exception):
-    """The worker's traceback, shown as the cause of the exception that `get` raises."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"\n{self.text}"
-
-
-def assert_will_not_block() -> None:
-    """Raise RuntimeError inside a running task: waiting there for another task can block the worker for ever."""
-    context = running.get()
-    if context is not None and not context.called_directly and not context.is_eager and not _join_allowed.get():
-        raise RuntimeError(
-            "Never call result.get() within a task: it can block the worker for ever. "
-            "Chain the tasks, or pass disable_sync_subtasks=False if you know that it can't."
-        )
-
-
-@contextlib.contextmanager
-def allow_join_result() -> Iterator[None]:
-    """Allow waiting for results inside a task for the time of this block."""
-    token = _join_allowed.set(True)
-    try:
-        yield
-    finally:
-        _join_allowed.reset(token)
-
-
-class ResultBase:
-    """Base of all results."""
-
-    parent: ResultBase | None = None
-
-
-class AsyncResult(ResultBase, Generic[R]):
+class AsyncResult(ResultTree, ResultFields, Generic[R]):
     """The result of one task, there or still to come.
 
     Args:
@@ -83,35 +59,13 @@ class AsyncResult(ResultBase, Generic[R]):
     ) -> None:
         if id is None:
             raise ValueError("AsyncResult requires a task id, not None")
-        self.id = id
+        super().__init__(id, backend, app)
         self.parent = parent
-        self.ignored = False
-        self._app = app
-        self._backend = backend
-        self._done: Record | None = None
 
-    # where to ask
-
-    @property
-    def app(self) -> Any:
-        """The app whose store is asked."""
-        return self._app if self._app is not None else get_current_app()
-
-    @property
-    def backend(self) -> Any:
-        """The result store."""
-        store = self._backend if self._backend is not None else self.app.backend
-        if store is None:
-            raise NotImplementedError("No result backend is configured: set `result_backend` to a URL.")
-        return store
-
-    def _record(self) -> Record | None:
-        if self._done is None:
-            record = self.backend.get([self.id])[0]
-            if record is None or not record.is_ready:
-                return cast("Record | None", record)
-            self._done = record
-        return self._done
+    def _waiter(self) -> Any:
+        if self._backend is None:
+            return self.app.waiter
+        return import_object("celeriac.waiting:ResultWaiter", "aget")(self._backend)
 
     # waiting
 
@@ -123,7 +77,7 @@ class AsyncResult(ResultBase, Generic[R]):
         no_ack: bool = True,
         follow_parents: bool = True,
         callback: Callable[[str, Any], Any] | None = None,
-        on_message: Callable[[Any], Any] | None = None,
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
         on_interval: Callable[[], Any] | None = None,
         disable_sync_subtasks: bool = True,
         **_compatible: Any,
@@ -133,7 +87,11 @@ class AsyncResult(ResultBase, Generic[R]):
         Args:
             timeout: Seconds to wait; None waits as long as it takes.
             propagate: Raise the task's exception; False returns it.
+            interval: Seconds between two calls of `on_interval`.
+            follow_parents: Raise the exception of a task before it in its chain, too.
             callback: Called with (task id, value).
+            on_message: Called with the task's meta each time that its state changes.
+            on_interval: Called while it waits.
             disable_sync_subtasks: Refuse to wait inside a task.
 
         Raises:
@@ -146,167 +104,150 @@ class AsyncResult(ResultBase, Generic[R]):
         if self.ignored:
             return cast(R, None)
         deadline = Deadline(timeout)
-        if propagate and follow_parents and isinstance(self.parent, AsyncResult):
-            self.parent.get(timeout=deadline.left(), propagate=True, disable_sync_subtasks=False)
-        record = self._done or self._wait(deadline, timeout)
-        return self._unpack(record, propagate, callback)
+        if on_message is not None:
+            for record in changes(self.backend, self.id, timeout):
+                on_message(meta_of(record, self.app.result_accept))
+        steps = self._get_steps(deadline, timeout, propagate and follow_parents, interval, on_interval)
+        return self._unpack(run(steps, self.backend), propagate, callback)
 
-    def _wait(self, deadline: Deadline, timeout: float | None) -> Record:
-        found: list[Record] = self.backend.wait([self.id], deadline.left())
-        if not found:
-            raise TimeoutError(f"Task {self.id} has no result after {timeout} seconds (state: {self.state}).")
-        self._done = found[0]
-        return found[0]
+    wait = get
 
-    def _unpack(self, record: Record, propagate: bool, callback: Callable[[str, Any], Any] | None) -> R:
-        value = self._decode(record)
-        if propagate and record.state in states.PROPAGATE_STATES:
-            _raise(value, record.traceback)
-        if callback is not None:
-            callback(self.id, value)
-        return cast(R, value)
-
-    def _decode(self, record: Record) -> Any:
-        return decode_result(record, self.app.result_accept)
-
-    async def aget(self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True) -> R:
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+        *,
+        interval: float = 0.5,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> R:
         """`get` for coroutines."""
         if disable_sync_subtasks:
             assert_will_not_block()
         if self.ignored:
             return cast(R, None)
-        if self._done is None:
-            self._done = await self.app.waiter.wait(self.id, timeout)
-        return self._unpack(self._done, propagate, None)
+        steps = self._get_steps(Deadline(timeout), timeout, propagate and follow_parents, interval, on_interval)
+        return self._unpack(await arun(steps, self._waiter()), propagate, callback)
 
-    wait = get
+    def _get_steps(
+        self,
+        deadline: Deadline,
+        timeout: float | None,
+        follow_parents: bool,
+        interval: float = 0.5,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> Steps[Record]:
+        ancestors = Ancestors(self) if follow_parents and self.parent is not None else None
+        while self._done is None:
+            limit = deadline.left()
+            if on_interval is not None:
+                limit = shorter(limit, interval)
+            if ancestors is not None:
+                limit = ancestors.limit(limit)
+            found = yield Ask([self.id, *(() if ancestors is None else ancestors.ids)], limit)
+            self._done = next((record for record in found if record.id == self.id), None)
+            if ancestors is not None and (self._done is None or self._done.state != states.SUCCESS):
+                ancestors.take(found)
+                if self._done is not None or not found:
+                    ancestors.look()
+            if self._done is None and deadline.passed():
+                raise TimeoutError(f"Task {self.id} has no result after {timeout} seconds (state: {self.state}).")
+            if self._done is None and on_interval is not None:
+                on_interval()
+        return self._done
 
-    # looking
+    def _unpack(self, record: Record, propagate: bool, callback: Callable[[str, Any], Any] | None) -> R:
+        value = self._decode(record)
+        if propagate and record.state in states.PROPAGATE_STATES:
+            raise_error(value, record.traceback)
+        if callback is not None:
+            callback(self.id, value)
+        return cast(R, value)
 
-    @property
-    def state(self) -> str:
-        """The stored state; PENDING when nothing is stored."""
-        record = self._record()
-        return states.PENDING if record is None else record.state
-
-    status = state
-
-    @property
-    def result(self) -> Any:
-        """The value, the exception, or the meta of a custom state; None when nothing is stored."""
-        record = self._record()
-        return None if record is None else self._decode(record)
-
-    info = result
-
-    def ready(self) -> bool:
-        """Whether the task has ended."""
-        return self.state in states.READY_STATES
-
-    def successful(self) -> bool:
-        """Whether it ended without error."""
-        return self.state == states.SUCCESS
-
-    def failed(self) -> bool:
-        """Whether it ended with an error."""
-        return self.state == states.FAILURE
-
-    def exists(self) -> bool:
-        """Whether anything is stored under this id."""
-        return self._record() is not None
-
-    def _field(self, name: str) -> Any:
-        record = self._record()
-        return None if record is None else getattr(record, name)
-
-    @property
-    def traceback(self) -> str | None:
-        """The worker's traceback."""
-        return cast("str | None", self._field("traceback"))
-
-    @property
-    def date_done(self) -> datetime | None:
-        """When it ended (UTC)."""
-        text = self._field("date_done")
-        return datetime.fromisoformat(text) if text else None
-
-    @property
-    def children(self) -> list[Any] | None:
-        """Results of the tasks it sent."""
-        found = self._field("children")
-        return None if found is None else [result_from_tuple(child, self._app) for child in found]
-
-    @property
-    def name(self) -> str | None:
-        """Name of the task (with `result_extended`)."""
-        return cast("str | None", self._field("name"))
-
-    @property
-    def worker(self) -> str | None:
-        """Node that ran it (with `result_extended`)."""
-        return cast("str | None", self._field("worker"))
-
-    @property
-    def retries(self) -> int | None:
-        """How often it was retried (with `result_extended`)."""
-        return cast("int | None", self._field("retries"))
-
-    @property
-    def queue(self) -> str | None:
-        """Queue it came from (with `result_extended`)."""
-        return cast("str | None", self._field("queue"))
-
-    @property
-    def args(self) -> Any:
-        """Positional arguments (with `result_extended`)."""
-        return self._value_field("args")
-
-    @property
-    def kwargs(self) -> Any:
-        """Keyword arguments (with `result_extended`)."""
-        return self._value_field("kwargs")
-
-    def _value_field(self, name: str) -> Any:
-        record = self._record()
-        raw = None if record is None else getattr(record, name)
-        if record is None or raw is None:
-            return None
-        return decode_result(
-            Record(
-                id=record.id,
-                state=states.SUCCESS,
-                result=raw,
-                content_type=record.content_type,
-                content_encoding=record.content_encoding,
-            ),
-            self.app.result_accept,
-        )
-
-    # the rest
-
-    def forget(self) -> None:
-        """Delete the result, and those of its parents."""
-        self._done = None
-        if isinstance(self.parent, AsyncResult):
-            self.parent.forget()
-        self.backend.forget([self.id])
+    def _value_now(self, propagate: bool) -> R:
+        """The value of one that is known to have ended."""
+        return cast(R, None) if self._done is None else self._unpack(self._done, propagate, None)
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """The value if there is one; raises if the task failed."""
         record = self._record()
-        if record is None:
-            return None
-        return self._unpack(record, propagate, callback)
+        return None if record is None else self._unpack(record, propagate, callback)
 
     maybe_reraise = maybe_throw
 
+    def then(
+        self,
+        callback: Callable[[AsyncResult[R]], Any],
+        on_error: Callable[[Exception], Any] | None = None,
+        weak: bool = False,
+    ) -> AsyncResult[R]:
+        """Call `callback` with this result once the task has ended, well or not.
+
+        It is called in a thread of the app's, one callback after the other, so it should be short.
+
+        Args:
+            on_error: Called with what the callback raised, or with the store's error; else it is logged.
+            weak: Accepted; the app keeps waiting either way.
+        """
+        self._waiter().follow(self._then_steps(callback), on_error or _log_callback)
+        return self
+
+    def _then_steps(self, callback: Callable[[AsyncResult[R]], Any]) -> Steps[None]:
+        yield from self._get_steps(Deadline(None), None, False)
+        callback(self)
+
+    def throw(self, exc: BaseException, traceback: str | None = None) -> None:
+        """Raise `exc` as this result's error."""
+        raise_error(exc, traceback)
+
+    # progress
+
+    def progress(self) -> Progress:
+        """How far the task is, as it told with `update_state`."""
+        record = self._record()
+        return progress_of(self._state_of(record), None if record is None else self._decode(record))
+
+    def follow(self, timeout: float | None = None) -> Iterator[Progress]:
+        """The task's progress each time that it changes, until the task has ended or the time is up."""
+        for record in changes(self.backend, self.id, timeout):
+            if record.is_ready:
+                self._done = record
+            yield progress_of(record.state, self._decode(record))
+
+    async def afollow(self, timeout: float | None = None) -> AsyncIterator[Progress]:
+        """`follow` for coroutines."""
+        run_aside = import_object("celeriac.batching:run_aside", "afollow")
+        steps = self.follow(timeout)
+        while (step := await run_aside(next, steps, None)) is not None:
+            yield step
+
+    # the rest
+
+    def forget(self, *, children: bool = False) -> None:
+        """Delete the result, and those of its parents.
+
+        Args:
+            children: Those of all tasks that followed from it, too.
+        """
+        if children:
+            for _, node in list(self.iterdeps(intermediate=True))[1:]:
+                node.forget()
+        self._done = None
+        if self.parent is not None:
+            cast(Any, self.parent).forget()
+        self.backend.forget([self.id])
+
     def as_tuple(self) -> Any:
         """Plain data from which `result_from_tuple` makes the result again."""
-        return (self.id, self.parent.as_tuple() if isinstance(self.parent, AsyncResult) else None), None
+        return (self.id, None if self.parent is None else cast(Any, self.parent).as_tuple()), None
+
+    serializable = as_tuple
 
     def as_list(self) -> list[str]:
         """Its id and those of its parents."""
-        return [self.id, *(self.parent.as_list() if isinstance(self.parent, AsyncResult) else [])]
+        return [self.id, *([] if self.parent is None else cast(Any, self.parent).as_list())]
 
     @property
     def task_id(self) -> str:
@@ -356,9 +297,20 @@ class EagerResult(AsyncResult[R]):
 
     wait = get  # type: ignore[assignment]
 
-    async def aget(self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True) -> R:
+    async def aget(
+        self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True, **_: Any
+    ) -> R:
         """`get` for coroutines."""
         return self.get(timeout, propagate, disable_sync_subtasks)
+
+    def _record(self) -> Record | None:
+        return None
+
+    def _leaves(self) -> list[ResultFields]:
+        return []
+
+    def _value_now(self, propagate: bool) -> R:
+        return self.get(propagate=propagate)
 
     @property
     def state(self) -> str:
@@ -392,31 +344,66 @@ class EagerResult(AsyncResult[R]):
         """Always true."""
         return True
 
-    def forget(self) -> None:
+    def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
+        """The value; raises if the task failed."""
+        value = self.get(propagate=propagate)
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    maybe_reraise = maybe_throw
+
+    def then(
+        self,
+        callback: Callable[[AsyncResult[R]], Any],
+        on_error: Callable[[Exception], Any] | None = None,
+        weak: bool = False,
+    ) -> EagerResult[R]:
+        """Call `callback` with this result, now."""
+        try:
+            callback(self)
+        except Exception as exc:  # user code
+            if on_error is None:
+                raise
+            on_error(exc)
+        return self
+
+    def progress(self) -> Progress:
+        """That of a task that has ended."""
+        return progress_of(self._state, self._value)
+
+    def follow(self, timeout: float | None = None) -> Iterator[Progress]:
+        """Its end."""
+        yield self.progress()
+
+    def forget(self, *, children: bool = False) -> None:
         """Nothing is stored."""
 
     def revoke(self, *args: Any, **kwargs: Any) -> None:
         """Mark it as revoked."""
         self._state = states.REVOKED
 
+    def __copy__(self) -> EagerResult[R]:
+        return EagerResult(self.id, self._value, self._state, self._traceback, self._name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EagerResult, (self.id, self._value, self._state, self._traceback, self._name)
+
     def __repr__(self) -> str:
         return f"<EagerResult: {self.id}>"
 
 
-def _raise(value: Any, traceback: str | None) -> None:
-    if not isinstance(value, BaseException):
-        value = Exception(value)
-    if traceback:
-        value.__cause__ = RemoteTraceback(traceback)
-    raise value
+def _log_callback(exc: Exception) -> None:
+    logger.error("a callback of a result raised", exc_info=exc)
 
 
 def result_from_tuple(r: Any, app: Any = None) -> Any:
-    """The result that `as_tuple` described; the older form with a bare id is read too."""
+    """The result, or the group of results, that `as_tuple` described; the older form with a bare id is read too."""
     if isinstance(r, ResultBase):
         return r
     head, members = r
     id, parent = head if isinstance(head, (list, tuple)) else (head, None)
-    if members is not None:
-        raise ImproperlyConfigured(f"result {id!r} is a group's: read its members one by one")
-    return AsyncResult(id, app=app, parent=result_from_tuple(parent, app) if parent else None)
+    found = None if parent is None else result_from_tuple(parent, app)
+    if members is None:
+        return AsyncResult(id, app=app, parent=found)
+    return GroupResult(id, [result_from_tuple(member, app) for member in members], parent=found, app=app)

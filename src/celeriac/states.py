@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ALL_STATES", "EXCEPTION_STATES", "FAILURE", "IGNORED", "NONE_PRECEDENCE", "PENDING", "PRECEDENCE",
     "PRECEDENCE_LOOKUP", "PROPAGATE_STATES", "READY_STATES", "RECEIVED", "REJECTED", "RETRY", "REVOKED", "STARTED",
-    "SUCCESS", "UNREADY_STATES", "precedence", "state",
+    "SUCCESS", "UNKNOWN", "UNREADY_STATES", "precedence", "state",
 ]  # fmt: skip
 
 PENDING = "PENDING"  #: waiting, or unknown
@@ -17,6 +17,7 @@ REVOKED = "REVOKED"  #: revoked or expired
 REJECTED = "REJECTED"  #: rejected (events only)
 RETRY = "RETRY"  #: waits for its next attempt
 IGNORED = "IGNORED"  #: raised Ignore (never stored)
+UNKNOWN = "UNKNOWN"  #: nothing is stored, although sent tasks are recorded (`task_track_enqueued`)
 
 READY_STATES = frozenset({SUCCESS, FAILURE, REVOKED})
 UNREADY_STATES = frozenset({PENDING, RECEIVED, STARTED, REJECTED, RETRY})

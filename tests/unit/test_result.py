@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from celeriac import AsyncResult, Celeriac, EagerResult, result_from_tuple
-from celeriac.errors import TaskRevokedError, TimeoutError
+from celeriac.errors import IncompleteStream, TaskRevokedError, TimeoutError
 from celeriac.results.base import Record
 from tests.support.apps import memory_app, run_all
 
@@ -257,3 +257,129 @@ def test_an_eager_result(app: Celeriac) -> None:
     assert done.state == "REVOKED"
     assert repr(done) == "<EagerResult: i>"
     done.forget()
+
+
+def _store(app: Celeriac, task_id: str, state: str, value: bytes = b"null", **fields: Any) -> None:
+    app.backend.store([Record(id=task_id, state=state, result=value, **fields)])  # type: ignore[union-attr]
+
+
+def _tree(app: Celeriac) -> AsyncResult[Any]:
+    """a sent b and a group of c and d; d sent e."""
+    _store(
+        app,
+        "a",
+        "SUCCESS",
+        b"1",
+        children=[[["b", None], None], [["g", None], [[["c", None], None], [["d", None], None]]]],
+    )
+    _store(app, "d", "SUCCESS", b"4", children=[[["e", None], None]])
+    for number, task_id in ((2, "b"), (3, "c"), (5, "e")):
+        _store(app, task_id, "SUCCESS", b"%d" % number)
+    return app.AsyncResult("a")
+
+
+@pytest.mark.behaviour("B-RESULT-012")
+def test_what_followed_from_a_task(app: Celeriac) -> None:
+    root = _tree(app)
+    assert [(parent and parent.id, node.id) for parent, node in root.iterdeps()] == [
+        (None, "a"), ("a", "b"), ("a", "g"), ("g", "c"), ("g", "d"), ("d", "e"),
+    ]  # fmt: skip
+    collected = [("a", 1), ("b", 2), ("g", [3, 4]), ("c", 3), ("d", 4), ("e", 5)]
+    assert [(node.id, value) for node, value in root.collect(timeout=5)] == collected
+
+    async def collect() -> list[Any]:
+        return [(node.id, value) async for node, value in root.acollect(timeout=5)]
+
+    assert asyncio.run(collect()) == collected
+    assert root.get_leaf() == 5
+
+
+def test_the_tree_of_a_task_that_has_not_ended(app: Celeriac) -> None:
+    pending = app.AsyncResult("p")
+    with pytest.raises(IncompleteStream, match="Task p has not ended"):
+        list(pending.iterdeps())
+    assert [node.id for _, node in pending.iterdeps(intermediate=True)] == ["p"]
+
+
+def test_the_graph_of_a_task(app: Celeriac) -> None:
+    graph = _tree(app).graph
+    assert [node.id for node in graph] == ["a", "b", "g", "c", "d", "e"]
+    assert [node.id for node in graph["a"]] == ["b", "g"]
+    text = graph.dot()
+    assert text.startswith("digraph results {\n")
+    assert '    "d" -> "e";\n' in text
+    assert '"a" [label="a\\nSUCCESS"' in text
+
+
+def test_forgetting_with_all_that_followed(app: Celeriac) -> None:
+    _tree(app).forget(children=True)
+    assert app.backend.get(list("abcde")) == [None] * 5  # type: ignore[union-attr]
+
+
+@pytest.mark.behaviour("B-RESULT-017")
+def test_a_callback_is_called_at_the_end_of_a_task(app: Celeriac, add: Any) -> None:
+    result, called = add.delay(1, 2), threading.Event()
+    got: list[Any] = []
+
+    def tell(ended: AsyncResult[Any]) -> None:
+        got.append((ended, ended.get()))
+        called.set()
+
+    assert result.then(tell) is result
+    run_all(app)
+    assert called.wait(20)
+    assert got == [(result, 3)]
+
+
+def test_what_a_callback_raises_goes_to_its_error_callback(app: Celeriac) -> None:
+    failed, errors, called = _fail(app, ShopError("sold out")), [], threading.Event()
+
+    def tell(exc: Exception) -> None:
+        errors.append(exc)
+        called.set()
+
+    failed.then(lambda ended: ended.get(), on_error=tell)
+    assert called.wait(20)
+    assert repr(errors) == "[ShopError('sold out')]"
+
+
+@pytest.mark.behaviour("B-RESULT-007")
+def test_every_state_is_told(app: Celeriac) -> None:
+    _store(app, "i", "PROGRESS", b'{"current": 1}', fence=(0, 1))
+    seen: list[Any] = []
+
+    def tell(meta: dict[str, Any]) -> None:
+        seen.append((meta["status"], meta["result"]))
+        if meta["status"] == "PROGRESS":
+            _store(app, "i", "SUCCESS", b"5", fence=(0, 1))
+
+    assert app.AsyncResult("i").get(timeout=20, on_message=tell) == 5
+    assert seen == [("PROGRESS", {"current": 1}), ("SUCCESS", 5)]
+
+
+def test_something_is_called_while_it_waits(app: Celeriac) -> None:
+    calls: list[int] = []
+
+    def tick() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            _store(app, "i", "SUCCESS", b"5")
+
+    assert app.AsyncResult("i").get(timeout=20, interval=0.01, on_interval=tick) == 5
+    assert len(calls) == 3
+
+
+@pytest.mark.behaviour("B-RESULT-002")
+def test_an_unknown_id_shows_where_sent_tasks_are_recorded() -> None:
+    assert memory_app(task_track_enqueued=True).AsyncResult("unknown").state == "UNKNOWN"
+
+
+def test_an_eager_result_asks_no_store() -> None:
+    app = memory_app(backend="disabled://")
+    done: EagerResult[int] = EagerResult("i", 5, "SUCCESS", name="t")
+    seen: list[Any] = []
+    assert done.then(seen.append) is done
+    assert (seen, done.children, done.date_done, done.name, done.maybe_throw()) == ([done], None, None, "t", 5)
+    assert (app.ResultSet([done]).get(), [value for _, value in done.collect()]) == ([5], [5])
+    assert [step.state for step in done.follow()] == ["SUCCESS"]
+    assert pickle.loads(pickle.dumps(done)).get() == 5
