@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from celeriac import states
 from celeriac.results.base import Record, ResultStore
@@ -25,8 +26,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 CURRENT, TOTAL = ("current", "done"), ("total", "of")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a task is.
 
     Attributes:

@@ -59,8 +59,13 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
     ) -> None:
         if id is None:
             raise ValueError("AsyncResult requires a task id, not None")
-        super().__init__(id, backend, app)
+        self.id = id
         self.parent = parent
+        #: Whether the task's result is not kept at all, so that there is nothing to wait for.
+        self.ignored = False
+        self._app = app
+        self._backend = backend
+        self._done = None
 
     def _waiter(self) -> Any:
         if self._backend is None:

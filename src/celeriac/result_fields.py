@@ -25,14 +25,11 @@ class ResultFields(ResultBase):
     """One task's result, read from the store of its app."""
 
     id: str
-
-    def __init__(self, id: str, backend: Any, app: Any) -> None:
-        self.id = id
-        #: Whether the task's result is not kept at all, so that there is nothing to wait for.
-        self.ignored = False
-        self._app = app
-        self._backend = backend
-        self._done: Record | None = None
+    ignored: bool
+    _app: Any
+    _backend: Any
+    #: The record, once it is final.
+    _done: Record | None
 
     @property
     def app(self) -> Any:
