@@ -155,7 +155,7 @@ def _run(environment: Environment, execution: Execution, context: Context, task:
         value = exc
         outcome = _after_exception(environment, execution, context, task, exc)
     else:
-        outcome = _after_return(environment, execution, context, task, value)
+        outcome = _after_return(environment, execution, context, task, value, started)
     if signals.task_postrun.receivers:
         signals.task_postrun.send(
             sender=task, task_id=context.id, task=task, args=args, kwargs=kwargs, retval=value, state=outcome.state
@@ -187,7 +187,9 @@ def _call(environment: Environment, task: Any, args: Any, kwargs: Any) -> Any:
             mark(False)
 
 
-def _after_return(environment: Environment, execution: Execution, context: Context, task: Any, value: Any) -> Outcome:
+def _after_return(
+    environment: Environment, execution: Execution, context: Context, task: Any, value: Any, started: float
+) -> Outcome:
     app = environment.app
     try:
         messages = after_success(app, context, value)
@@ -197,7 +199,7 @@ def _after_return(environment: Environment, execution: Execution, context: Conte
     except Exception as exc:  # the value can't be encoded, or a callback can't be sent: that is the task's failure
         return _after_exception(environment, execution, context, task, exc)
     if signals.task_success.receivers:
-        signals.task_success.send(sender=task, result=value)
+        signals.task_success.send(sender=task, result=value, runtime=time.monotonic() - started)
     _handle(task.on_success, value, context.id, context.args, context.kwargs)
     _handle(task.after_return, states.SUCCESS, value, context.id, context.args, context.kwargs, None)
     return Outcome(execution.serial, execution.slot, context.task or "", states.SUCCESS, record, messages=messages)

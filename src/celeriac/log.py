@@ -22,6 +22,7 @@ from celeriac.errors import ImproperlyConfigured, near_match
 
 __all__ = [
     "LOG_FORMAT",
+    "TASK_LOGGER",
     "TASK_LOG_FORMAT",
     "LogStream",
     "TaskFormatter",
@@ -31,6 +32,7 @@ __all__ = [
     "get_task_logger",
     "log_level",
     "redirected_stdouts",
+    "remove_handlers",
     "set_process_index",
     "setup_worker_logging",
 ]
@@ -41,7 +43,7 @@ current_task_info: ContextVar[tuple[str, str] | None] = ContextVar("current_task
 LOG_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 TASK_LOG_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"
 
-_TASK_LOGGER = "celeriac.task"
+TASK_LOGGER = "celeriac.task"
 #: What a task's id and name read as outside of tasks.
 _NO_TASK = ("???", "???")
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
@@ -67,9 +69,9 @@ def get_task_logger(name: str) -> logging.Logger:
         >>> logger.name
         'celeriac.task.shop.tasks'
     """
-    if name == _TASK_LOGGER or name.startswith(_TASK_LOGGER + "."):
+    if name == TASK_LOGGER or name.startswith(TASK_LOGGER + "."):
         return logging.getLogger(name)
-    return logging.getLogger(f"{_TASK_LOGGER}.{name}")
+    return logging.getLogger(f"{TASK_LOGGER}.{name}")
 
 
 def log_level(level: int | str) -> int:
@@ -146,8 +148,8 @@ def setup_worker_logging(
         task_datefmt: The same for task loggers.
     """
     number = log_level(level)
-    _remove_installed()
-    root, tasks = logging.getLogger(), logging.getLogger(_TASK_LOGGER)
+    remove_handlers()
+    root, tasks = logging.getLogger(), logging.getLogger(TASK_LOGGER)
     root.setLevel(number)
     tasks.setLevel(number)
     colours = colour is not False and logfile is None and _is_terminal(sys.stderr)
@@ -236,12 +238,13 @@ def _add_handler(
     _installed.append((logger, handler))
 
 
-def _remove_installed() -> None:
+def remove_handlers() -> None:
+    """Undo `setup_worker_logging`."""
     while _installed:
         logger, handler = _installed.pop()
         logger.removeHandler(handler)
         handler.close()
-        if logger.name == _TASK_LOGGER:
+        if logger.name == TASK_LOGGER:
             logger.propagate = True
 
 

@@ -22,7 +22,7 @@ def own_logging() -> Iterator[None]:
     loggers = [logging.getLogger(), logging.getLogger("celeriac.task")]
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     yield
-    log._remove_installed()
+    log.remove_handlers()
     for logger, handlers, level, propagate in before:
         logger.handlers[:] = handlers
         logger.setLevel(level)

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from celeriac import __version__
+from celeriac import __version__, signals
 from celeriac.cli.command_context import CommandContext, settings_of
 from celeriac.cli.daemon import become, detach, is_detached, node_path, pid_file, start_again
 from celeriac.cli.group import option
@@ -26,6 +26,7 @@ from celeriac.errors import CeleriacError, ImproperlyConfigured
 from celeriac.log import log_level, setup_worker_logging
 from celeriac.runner.logs import log_as_configured
 from celeriac.runner.protocol import Hello, ZygoteOptions
+from celeriac.runner.zygote import load_app
 from celeriac.worker.lifecycle import run_worker
 from celeriac.worker.nursery import AppImportError, ZygoteNursery
 from celeriac.worker.options import POOLS, WorkerOptions, node_name
@@ -167,12 +168,18 @@ class _SoloWanted(CeleriacError):
 class _Zygote(ZygoteNursery):
     """The zygote of a worker that the settings may still turn into a solo one."""
 
+    def __init__(self, options: ZygoteOptions) -> None:
+        super().__init__(options)
+        self._zygote_options = options
+
     async def start(self) -> Hello:
-        """Start the zygote."""
+        """Start the zygote; import the app here as well, if it listens to signals of this process."""
         hello = await super().start()
         if hello.conf.get("worker_pool") == "solo":
             self.stop()
             raise _SoloWanted
+        if hello.listens:
+            self.app = load_app(self._zygote_options)
         return hello
 
 
@@ -205,7 +212,7 @@ class _Start:
         options = self.options
         nursery = _Zygote(
             ZygoteOptions(
-                app=options.app, changes=options.changes, include=options.include, loglevel=options.loglevel,
+                app=options.app, node=options.node, changes=options.changes, include=options.include, loglevel=options.loglevel,
                 logfile=options.logfile, colour=options.colour,
             )
         )  # fmt: skip
@@ -235,7 +242,9 @@ class _Start:
     def _on_banner(self, text: str) -> None:
         """The app is known: apply what its settings say about this process."""
         conf, options = self.supervisor.conf, self.options
-        log_as_configured(conf, options.loglevel, options.logfile, options.colour)
+        nursery = self.supervisor.nursery
+        if not isinstance(nursery, _Zygote) or nursery.app is None:  # else it was done when the app was imported
+            log_as_configured(conf, options.loglevel, options.logfile, options.colour)
         is_root = os.geteuid() == 0
         if is_root:
             _refuse_pickle_as_root(conf.accept_content)
@@ -248,7 +257,8 @@ class _Start:
     def _say_ready(self) -> None:
         """The log line "<node> ready." is hidden at the default level: say it beside the banner, then."""
         options = self.options
-        is_hidden = log_level(options.loglevel) > logging.INFO or options.logfile is not None
+        is_elsewhere = options.logfile is not None or bool(signals.setup_logging.receivers)
+        is_hidden = is_elsewhere or log_level(options.loglevel) > logging.INFO
         if is_hidden and not options.is_quiet:
             click.echo(f"{self.supervisor.node} ready.")
             sys.stdout.flush()

@@ -176,9 +176,11 @@ class ZygoteOptions(msgspec.Struct, frozen=True, kw_only=True):
         app: What `-A` names.
         changes: Settings from the command line, which rank above the app's.
         include: Further modules to import.
+        node: Name of the worker.
     """
 
     app: str
+    node: str = ""
     changes: dict[str, Any] = {}
     include: list[str] = []
     loglevel: str = "WARNING"
@@ -206,6 +208,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         conf: The changed settings, as plain data.
         not_plain: Settings that are not plain data.
         threads: Threads that were alive after the import; runners are then started by exec instead of fork.
+        listens: Whether something is connected to a signal of the supervisor, which then has to import the app, too.
     """
 
     error: str = ""
@@ -218,6 +221,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     queues: list[Queue] = []
     default_queue: str = "celery"
     threads: int = 0
+    listens: bool = False
 
 
 _decoders[Kind.SPAWN] = msgspec.msgpack.Decoder(tuple[int, RunnerOptions])

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from celeriac import signals
 from celeriac.runner.channel import Channel
+from celeriac.runner.logs import stdouts_as_configured
 from celeriac.runner.protocol import Cells, Kind, RunnerOptions
 from celeriac.runner.serial import SerialRunner
 from celeriac.runner.threads import ThreadsRunner
@@ -49,7 +50,8 @@ def run_runner(app: Celeriac, options: RunnerOptions, sock_fd: int, cells_fd: in
     channel.send(Kind.READY, os.getpid())
     code = 0
     try:
-        RUNNERS[options.pool](app, options.node, channel, cells).run()
+        with stdouts_as_configured(app.conf):
+            RUNNERS[options.pool](app, options.node, channel, cells).run()
     except SystemExit as exc:  # a task called sys.exit(): the supervisor treats that as a crash
         code = exc.code if isinstance(exc.code, int) else 1
     except BaseException:  # a fault of ours; what this process ran is given back by the supervisor

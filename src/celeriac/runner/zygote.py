@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from celeriac import signals
 from celeriac.errors import CeleriacError
 from celeriac.loading import AppNotFound, find_app, import_object
 from celeriac.log import expand_index, set_process_index, setup_worker_logging
@@ -41,17 +42,19 @@ from celeriac.runner.runner import run_runner
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["facts_of", "hello_of", "main"]
+__all__ = ["facts_of", "hello_of", "load_app", "main"]
 
 #: Carries the options to a runner that is started by exec.
 _OPTIONS_VARIABLE = "CELERIAC_RUNNER_OPTIONS"
 
 
 def load_app(options: ZygoteOptions) -> Celeriac:
-    """Import the app as the command line asks for it."""
+    """Import the app as the command line asks for it: in the zygote, and in the supervisor if it has to."""
     app: Celeriac = find_app(options.app)
     if options.changes:
         app.conf.update(options.changes)
+    # Its receivers may change settings, so it comes before anything is made of them.
+    signals.celeryd_init.send(sender=options.node, instance=None, conf=app.conf, options=options)
     app.import_modules()
     for module in options.include:
         import_object(module, "--include")
@@ -83,6 +86,7 @@ def hello_of(app: Celeriac) -> Hello:
         queues=list(app.router.queues.values()),
         default_queue=app.router.default.name,
         threads=threading.active_count() - 1,
+        listens=any(signals.ALL[name].receivers for name in signals.OF_THE_SUPERVISOR),
     )
 
 

@@ -90,20 +90,20 @@ class InProcessNursery:
         run_in_main_thread: Callable[[InProcessRunner], None] | None = None,
     ) -> None:
         self.on_exit: Callable[[int, int], None] = lambda pid, status: None
-        self._app = app
+        self.app = app
         self._changes = changes or {}
         self._run_in_main_thread = run_in_main_thread
         self._runners: list[tuple[InProcessRunner, threading.Thread]] = []
 
     async def start(self) -> Hello:
         """What the app is."""
-        hello = hello_of(self._app)
+        hello = hello_of(self.app)
         return msgspec.structs.replace(hello, conf={**hello.conf, **self._changes})
 
     def spawn(self, process: RunnerProcess) -> None:
         """Start a runner."""
         place = self._run_in_main_thread
-        runner = InProcessRunner(self._app, process, is_in_main_thread=place is not None)
+        runner = InProcessRunner(self.app, process, is_in_main_thread=place is not None)
         process.deliver = runner.deliver
         process.passed_on()
         if place is not None:

@@ -60,6 +60,9 @@ class _Lifecycle:
         before, self.phase = self.phase, next_phase(self.phase, number)
         if self.phase is Phase.HARD:
             os._exit(1)
+        if before is Phase.RUNNING and self.phase is not before:
+            how = "Warm" if self.phase is Phase.WARM else "Cold"
+            self.supervisor.announcer.shutting_down(signal.Signals(number).name, how)
         if self.phase is not before:
             logger.warning("%s shutdown (%s)", self.phase.name.lower(), signal.Signals(number).name)
             self._changed.set()

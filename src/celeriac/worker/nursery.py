@@ -48,10 +48,12 @@ class Nursery(Protocol):
     Attributes:
         on_exit: Called with (pid, wait status) of runners that have ended.
         can_kill: Whether a runner can be killed in the middle of a task, as a hard time limit does.
+        app: The app, if this process has imported it, for it listens to signals of the supervisor; else None.
     """
 
     on_exit: Callable[[int, int], None]
     can_kill: bool
+    app: Any
 
     async def start(self) -> Hello:
         """Get ready; tells what the app is."""
@@ -69,6 +71,7 @@ class ZygoteNursery:
     can_kill = True
 
     def __init__(self, options: ZygoteOptions) -> None:
+        self.app: Any = None
         self.on_exit: Callable[[int, int], None] = lambda pid, status: None
         self._options = options
         self._waiting: dict[int, RunnerProcess] = {}

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from celeriac import signals
 from celeriac.log import get_logger
 from celeriac.outcome import Outcome
 from celeriac.results.base import Record
@@ -104,6 +105,7 @@ class Pool:
         self._numbers += 1
         process = RunnerProcess(self._numbers, self._runner, self)
         self.processes.append(process)
+        signals.worker_before_create_process.send(sender=process)
         self._nursery.spawn(process)
 
     def replace(self, process: RunnerProcess) -> None:

@@ -29,6 +29,7 @@ from celeriac.transport.open import open_transport
 from celeriac.wire.messages import timelimits
 from celeriac.wire.results import encode_result, exception_form
 from celeriac.worker.admission import Admission, Decision, Rules, admit
+from celeriac.worker.announcer import Announcer
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.banner import banner
 from celeriac.worker.committer import Committer, Entry
@@ -90,11 +91,22 @@ class Supervisor:
         self.queues: list[str] = []
         self.is_stopping = False
         self.has_begun = False  # may hold deliveries
+        self.announcer = Announcer(self)
         self._on_banner = on_banner
         self._rules: Rules
         self._loop: asyncio.AbstractEventLoop
         self._is_watching = False
         self._unlimited: set[str] = set()  # tasks whose hard limit can't be applied, said once
+
+    @property
+    def app(self) -> Any:
+        """The app; None if this process has not imported it."""
+        return self.nursery.app
+
+    @property
+    def hostname(self) -> str:
+        """Celery's name of `node`."""
+        return self.node
 
     # start
 
@@ -116,6 +128,7 @@ class Supervisor:
             self.options.processes or conf.worker_processes,
         )
         self.queues = self._choose_queues()
+        self.announcer.starting()
         transport = self.transport = self.transport or open_transport(
             _first(conf.broker_read_url), conf.broker_transport_options, conf
         )
@@ -154,6 +167,7 @@ class Supervisor:
         self.intake.start()
         await self.pool.wait_ready()
         logger.info("%s ready.", self.node)
+        self.announcer.ready()
 
     def _show_banner(self, transport_url: str, pool: str, processes: int, slots: int) -> None:
         if self._on_banner is not None:
@@ -220,6 +234,8 @@ class Supervisor:
         admitted: list[Assignment] = []
         for delivery in deliveries:
             admission = admit(delivery, self._rules, now, stored.get(delivery.message.id))
+            if self.app is not None:
+                self.announcer.admitted(delivery, admission)
             if admission.decision is Decision.RUN:
                 assignment = self._assign(delivery, admission.verdict)
                 if assignment.is_late or assignment.verdict is not RUN:
@@ -451,6 +467,7 @@ class Supervisor:
         self.leases.stop()
         self.pool.close()
         self.nursery.stop()
+        self.announcer.gone()
 
 
 def _first(url: Any) -> str:
