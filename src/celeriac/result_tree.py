@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import IncompleteStream
 from celeriac.loading import import_object
-from celeriac.result_graph import DependencyGraph, GraphFormatter
 
 if TYPE_CHECKING:
     from celeriac.result import AsyncResult
+    from celeriac.result_graph import DependencyGraph, GraphFormatter
 
 __all__ = ["ResultTree"]
 
@@ -69,7 +69,8 @@ class ResultTree:
         Raises:
             IncompleteStream: A task has not ended; not with `intermediate`.
         """
-        graph = DependencyGraph(formatter=formatter or GraphFormatter(root=self.id))
+        module = import_object("celeriac.result_graph", "graph")
+        graph: DependencyGraph = module.DependencyGraph(formatter=formatter or module.GraphFormatter(root=self.id))
         for parent, node in self.iterdeps(intermediate=intermediate):
             graph.add_arc(node)
             if parent is not None:
