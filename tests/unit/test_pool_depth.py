@@ -57,11 +57,13 @@ class _Nursery:
 class _Owner:
     def __init__(self) -> None:
         self.ended: list[str] = []
+        self.batches: list[int] = []
         self.refused: list[tuple[str, str]] = []
         self.crashed: list[str] = []
 
     def on_outcomes(self, ended: list[tuple[Assignment, Outcome]]) -> None:
         self.ended += [assignment.id for assignment, _ in ended]
+        self.batches.append(len(ended))
 
     def on_crash(self, assignment: Assignment, reason: str) -> None:
         self.crashed.append(assignment.id)
@@ -103,6 +105,11 @@ async def _until(predicate: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError("it did not come")
+
+
+async def _eventually(predicate: Callable[[], bool]) -> None:
+    while not predicate():  # noqa: ASYNC110 -- the loop's timers are what is waited for
+        await asyncio.sleep(0.001)
 
 
 async def _finish(pool: Pool, nursery: _Nursery, runner: int, serial: int, runtime: float, task: str = "short") -> None:
@@ -147,6 +154,77 @@ def test_short_tasks_are_dealt_out_evenly() -> None:
             pool.submit(_assignment(f"a{n}") for n in range(20))
             assert [len(nursery.received(runner)) for runner in (0, 1)] == [10, 10]
             assert not pool.ready
+
+    asyncio.run(scenario())
+
+
+def _outcome(runner: int, serial: int, nursery: _Nursery, runtime: float = 0.001) -> None:
+    nursery.ends[runner][0].send(encode_frame(Kind.OUTCOME, Outcome(serial, 0, "short", "SUCCESS", runtime=runtime)))
+
+
+async def _busy_with_milliseconds(pool: Pool, nursery: _Nursery, number: int) -> None:
+    """Have every slot full of tasks of a millisecond, `number` of them given to the pool."""
+    pool.submit([_assignment("first")])
+    await _finish(pool, nursery, 0, 1, runtime=0.001)
+    pool.submit(_assignment(f"a{n}") for n in range(number))
+    for runner in (0, 1):
+        nursery.received(runner)
+
+
+def test_a_slot_is_filled_up_when_half_of_it_is_used() -> None:
+    async def scenario() -> None:
+        async with _pool() as (pool, nursery, owner):
+            await _busy_with_milliseconds(pool, nursery, 100)
+            full = depth(0.001)
+            sent = []
+            for serial in range(2, 2 + full):
+                _outcome(0, serial, nursery)
+                await _eventually(lambda serial=serial: len(owner.ended) == serial)
+                sent.append(len(nursery.received(0)))
+            assert [number for number in sent if number] == [full // 2, full // 2]
+
+    asyncio.run(scenario())
+
+
+def test_outcomes_of_all_runners_gather_while_every_slot_has_work_and_more_is_ready() -> None:
+    async def scenario() -> None:
+        async with _pool() as (pool, nursery, owner):
+            await _busy_with_milliseconds(pool, nursery, 100)
+            for runner, serial in ((0, 2), (1, 1), (0, 3), (1, 2)):
+                _outcome(runner, serial, nursery)
+            await _eventually(lambda: len(owner.ended) == 5)
+            assert owner.batches == [1, 4]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_gathers_where_nothing_else_is_ready_or_a_slot_would_run_dry() -> None:
+    async def scenario() -> None:
+        async with _pool() as (pool, nursery, owner):
+            await _busy_with_milliseconds(pool, nursery, 4)  # all with the runners
+            _outcome(0, 2, nursery)
+            for _ in range(3):  # the loop looks at its sockets at most this often before it has seen it
+                await asyncio.sleep(0)
+            assert len(owner.ended) == 2
+            pool.submit(_assignment(f"long{n}", "long") for n in range(4))  # ready, and each wants a slot of its own
+            _outcome(1, 1, nursery)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert len(owner.ended) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_runner_that_dies_while_outcomes_gather_loses_none() -> None:
+    async def scenario() -> None:
+        async with _pool() as (pool, nursery, owner):
+            await _busy_with_milliseconds(pool, nursery, 100)
+            _outcome(0, 2, nursery)
+            nursery.ends[0][1].begin(0, 3, 0.0)
+            ran = pool.processes[0].slots[0].held[1].id
+            nursery.ends[0][0].close()
+            await _eventually(lambda: len(owner.ended) == 2)
+            await _eventually(lambda: owner.crashed == [ran])
 
     asyncio.run(scenario())
 

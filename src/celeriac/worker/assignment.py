@@ -12,6 +12,7 @@ class Assignment:
     """One delivery and what the supervisor knows of its execution.
 
     Attributes:
+        task: Name of the task.
         verdict: RUN, or the end that is decided already.
         hard, soft: Time limits in seconds, or None.
         is_acked: Settled before it started (early ack).
@@ -22,7 +23,7 @@ class Assignment:
 
     __slots__ = (
         "delivery", "hard", "is_acked", "is_decided", "is_late", "is_marked", "is_soft_limited", "may_requeue", "serial", "soft",
-        "verdict",
+        "task", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -36,6 +37,7 @@ class Assignment:
         may_requeue: bool = True,
     ) -> None:
         self.delivery = delivery
+        self.task = delivery.message.task
         self.verdict = verdict
         self.hard = hard
         self.soft = soft
@@ -51,11 +53,6 @@ class Assignment:
     def is_bound(self) -> bool:
         """Whether it has to end here. Other workers can have the rest."""
         return self.is_acked or self.is_decided
-
-    @property
-    def task(self) -> str:
-        """Name of the task."""
-        return self.delivery.message.task
 
     @property
     def id(self) -> str:

@@ -2,7 +2,10 @@
 
 Runs in the supervisor's event loop. Assignments wait in `ready`; `dispatch` hands them out. A slot holds one task at a
 time, unless its tasks are so short that the pipe would be the cost: then its credit grows so that what waits in it is
-worth a few milliseconds (`depth`). Outcomes and crashes go to the owner.
+worth a dozen milliseconds (`depth`), and is filled up when half of it is used. Outcomes and crashes go to the owner.
+
+While every slot holds work and more is ready, outcomes gather for a few milliseconds before they are read (`_rest`): a
+wake-up costs as much as a dozen tasks, and takes from the runners. A lone outcome is read at once.
 """
 
 from __future__ import annotations
@@ -27,10 +30,14 @@ __all__ = ["Pool", "PoolOwner", "depth"]
 
 logger = get_logger("celeriac.worker.pool")
 
-#: Seconds of work that may wait in a slot behind the task that runs.
-WORTH_WAITING = 0.004
+#: Seconds of work that a slot may hold: with less, runners idled when a busy machine let the supervisor wait.
+WORTH_WAITING = 0.012
+#: Seconds of work for each slot that are fetched ahead, and the runtime from which on nothing is.
+WORTH_FETCHING, LONG = 0.024, 0.05
 #: Frames a slot holds at most: more gives no more speed (60,000 a second with 64, 23,000 with 8).
 MAX_DEPTH = 64
+#: Shortest and longest time in seconds for which outcomes gather while runners have enough to do.
+SHORTEST_REST, LONGEST_REST = 0.001, 0.004
 #: Weight of a new runtime in the moving average of its task.
 SMOOTHING = 0.1
 #: A runner that ends within this many seconds of its start, before any task, is not replaced at once.
@@ -42,6 +49,13 @@ def depth(runtime: float | None) -> int:
     if runtime is None or runtime > WORTH_WAITING / 2:
         return 1
     return max(1, min(MAX_DEPTH, int(WORTH_WAITING / max(runtime, 1e-5))))
+
+
+def ahead(runtime: float | None) -> int:
+    """How many tasks to fetch ahead for each slot: what it does in a moment; of long ones none, so that others get them."""
+    if runtime is None or runtime >= LONG:
+        return 0
+    return max(1, min(4 * MAX_DEPTH, int(WORTH_FETCHING / max(runtime, 1e-5))))
 
 
 class PoolOwner(Protocol):
@@ -88,9 +102,12 @@ class Pool:
         self._runner = runner
         self._owner = owner
         self._runtimes: dict[str, float] = {}
+        self._depths: dict[str, int] = {}  # of tasks that may be more than one in a slot
         self._idle: deque[Slot] = deque()
         self._numbers = 0
         self._early_ends = 0
+        self._is_resting = False
+        self._gathered: list[tuple[Slot, Assignment, Outcome]] | None = None
         self._changed = asyncio.Event()
         nursery.on_exit = self._on_exit
 
@@ -140,12 +157,11 @@ class Pool:
             for slot in process.slots
             if not slot.held
         )
-        # Fetched ahead is what the pool does in a moment; of long tasks nothing, so that other workers get them.
         usual = sum(self._runtimes.values()) / len(self._runtimes) if self._runtimes else None
-        ahead = self.capacity * (2 * depth(usual) if depth(usual) > 1 else 0)
-        if depth(usual) == 1 and usual is not None and usual < 0.05:
-            ahead = self.capacity
-        return max(0, free + ahead - len(self.ready))
+        in_stock = self.capacity * ahead(usual)
+        missing = free + in_stock - len(self.ready)
+        # Filled up when half of it is used: to fetch for each task would be a round trip for each.
+        return missing if free > len(self.ready) or 2 * missing >= in_stock > 0 else 0
 
     # work
 
@@ -165,38 +181,99 @@ class Pool:
     def dispatch(self) -> None:
         """Hand out what waits, as far as slots take it."""
         ready, touched = self.ready, set()
-        while ready:
-            slot = self._choose(ready[0])
-            if slot is None:
-                break
-            process, assignment = slot.process, ready.popleft()
-            try:
-                process.give(slot, assignment)
-            except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        while ready and (slot := self._take_idle()) is not None:
+            if self._give(slot, 1):
+                touched.add(slot.process)
+            else:
                 self._idle.append(slot)
-                self._owner.on_refused(assignment, f"malformed message: {exc}")
-                continue
-            touched.add(process)
-            if self.max_tasks is not None and process.assigned >= self.max_tasks:
-                self.replace(process)
+        if ready:
+            touched.update(self._top_up())
         for process in touched:
             process.flush()
+        if ready:
+            self._rest()
 
-    def _choose(self, assignment: Assignment) -> Slot | None:
+    def _take_idle(self) -> Slot | None:
         while self._idle:
             slot = self._idle.popleft()
             if not slot.held and not slot.process.is_retiring and not slot.process.is_over:
                 return slot
-        allowed = depth(self._runtimes.get(assignment.task))
-        if allowed == 1:
-            return None
-        best, least = None, allowed
-        for process in self.processes:
-            if process.is_ready and not process.is_retiring and not process.is_over:
-                for slot in process.slots:
-                    if len(slot.held) < least and not slot.is_blocked:
-                        best, least = slot, len(slot.held)
-        return best
+        return None
+
+    def _top_up(self) -> set[RunnerProcess]:
+        """Fill up the slots of which half is used, each to the same height; returns the processes to be flushed."""
+        ready, touched = self.ready, set()
+        while ready:
+            allowed = self._depths.get(ready[0].task, 1)
+            slots = [slot for slot in self._usable_slots() if 2 * len(slot.held) <= allowed and not slot.is_blocked]
+            if allowed == 1 or not slots:
+                break
+            height = min(allowed, -((-len(ready) - sum(len(slot.held) for slot in slots)) // len(slots)))
+            given = 0
+            for slot in slots:
+                if number := self._give(slot, height - len(slot.held)):
+                    given += number
+                    touched.add(slot.process)
+            if not given:
+                break
+        return touched
+
+    def _usable_slots(self) -> list[Slot]:
+        return [
+            slot
+            for process in self.processes
+            if process.is_ready and not process.is_retiring and not process.is_over
+            for slot in process.slots
+        ]
+
+    def _give(self, slot: Slot, limit: int) -> int:
+        """Put the first of what waits into a slot, as long as it may hold more of their tasks; returns how many."""
+        ready, process, held, given = self.ready, slot.process, slot.held, 0
+        while ready and given < limit and not process.is_retiring:
+            assignment = ready[0]
+            if held and len(held) >= self._depths.get(assignment.task, 1):
+                break
+            ready.popleft()
+            try:
+                process.give(slot, assignment)
+            except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+                self._owner.on_refused(assignment, f"malformed message: {exc}")
+                continue
+            given += 1
+            if self.max_tasks is not None and process.assigned >= self.max_tasks:
+                self.replace(process)
+        return given
+
+    def _rest(self) -> None:
+        """Let outcomes gather, if no slot can run dry meanwhile and more is ready for when it is over."""
+        if self._is_resting or self.is_stopping:
+            return
+        runtime = self._runtimes.get(self.ready[0].task, 0.0)
+        least = min((len(slot.held) for slot in self._usable_slots()), default=0)
+        # What runs may be about to end; of what waits behind it, half.
+        pause = min(LONGEST_REST, (least - 1) * runtime / 2)
+        if pause >= SHORTEST_REST:
+            self._is_resting = True
+            for process in self.processes:
+                process.pause_reading()
+            asyncio.get_running_loop().call_later(pause, self._wake)
+
+    def _wake(self) -> None:
+        """The end of a rest: read what has gathered in all processes, and treat it as one."""
+        gathered: list[tuple[Slot, Assignment, Outcome]] = []
+        self._gathered = gathered
+        try:
+            for process in list(self.processes):
+                process.receive()
+        finally:
+            self._gathered, self._is_resting = None, False
+        if gathered:
+            self.on_outcomes(gathered)
+        elif self.ready:
+            self._rest()
+        if not self._is_resting:
+            for process in self.processes:
+                process.resume_reading()
 
     def take_back_waiting(self, slot: Slot) -> None:
         """Give the frames that wait behind a long task to other slots."""
@@ -227,14 +304,20 @@ class Pool:
 
     def on_outcomes(self, ended: list[tuple[Slot, Assignment, Outcome]]) -> None:
         """Executions have ended."""
+        if self._gathered is not None:
+            self._gathered += ended
+            return
         self.done += len(ended)
+        runtimes = self._runtimes
         for slot, assignment, outcome in ended:
             if assignment.verdict.state == "":
-                known = self._runtimes.get(outcome.task)
+                known = runtimes.get(outcome.task)
                 runtime = outcome.runtime
-                self._runtimes[outcome.task] = runtime if known is None else known + SMOOTHING * (runtime - known)
+                runtimes[outcome.task] = runtime if known is None else known + SMOOTHING * (runtime - known)
             if not slot.held and not slot.process.is_retiring:
                 self._idle.append(slot)
+        for task in {assignment.task for _, assignment, _ in ended}:
+            self._depths[task] = depth(runtimes.get(task))
         self._owner.on_outcomes([(assignment, outcome) for _, assignment, outcome in ended])
         self._changed.set()
         self.dispatch()

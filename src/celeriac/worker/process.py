@@ -98,6 +98,7 @@ class RunnerProcess:
         self.reason = ""  # why we ended it, for crash reports
         self.exit_status: int | None = None
         self._is_passed_on = False
+        self._is_paused = False
         self.slots = [Slot(self, index) for index in range(options.slots)]
         self._reader = FrameReader()
         self._outgoing: list[bytes] = []
@@ -109,7 +110,7 @@ class RunnerProcess:
         self.cells_fd, self.cells = make_cells(options.slots)
         self.lifeline_read, self._lifeline = os.pipe()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+        self._loop.add_reader(self._sock.fileno(), self.receive)
 
     def passed_on(self) -> None:
         """The runner has its ends: close ours of them."""
@@ -232,14 +233,25 @@ class RunnerProcess:
 
     def receive_all(self) -> None:
         """Take everything that has come, now."""
-        while not self.is_over and self._receive():
+        while self.receive():
             pass
 
-    def _on_readable(self) -> None:
-        self._receive()
+    def pause_reading(self) -> None:
+        """Let what comes from it wait in the socket."""
+        if not self.is_over and not self._is_paused:
+            self._is_paused = True
+            self._loop.remove_reader(self._sock.fileno())
 
-    def _receive(self) -> bool:
+    def resume_reading(self) -> None:
+        """Take what comes at once again."""
+        if not self.is_over and self._is_paused:
+            self._is_paused = False
+            self._loop.add_reader(self._sock.fileno(), self.receive)
+
+    def receive(self) -> bool:
         """Take what has come; False if there was nothing."""
+        if self.is_over:
+            return False
         try:
             data = self._sock.recv(1 << 20)
         except BlockingIOError:

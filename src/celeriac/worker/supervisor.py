@@ -96,6 +96,7 @@ class Supervisor:
         self._rules: Rules
         self._loop: asyncio.AbstractEventLoop
         self._is_watching = False
+        self._is_held_back = False  # intake waits for the committer
         self._unlimited: set[str] = set()  # tasks whose hard limit can't be applied, said once
 
     @property
@@ -141,7 +142,7 @@ class Supervisor:
             timezone=zone_of(conf),
         )
         self.leases = Leases(transport, conf.task_lease, self._from_thread(self._on_lost))
-        self.committer = Committer(transport, self.store, self.leases, self._from_thread(self._on_committed))
+        self.committer = Committer(transport, self.store, self.leases, self._after_commit)
         self.intake = Intake(
             transport, self.store, self.leases, self.queues, conf.task_lease, self._from_thread(self._on_deliveries)
         )
@@ -363,6 +364,11 @@ class Supervisor:
         if deliveries:
             self.leases.charge(deliveries)
 
+    def _after_commit(self, entries: list[Entry], refused: list[Delivery]) -> None:
+        """In the committer's thread: wake the loop only if it has something to do for this."""
+        if refused or self._is_held_back or any(entry.on_done is not None for entry in entries):
+            self._from_thread(self._on_committed)(entries, refused)
+
     def _on_committed(self, entries: list[Entry], refused: list[Delivery]) -> None:
         if refused:
             self.refused += len(refused)
@@ -395,7 +401,9 @@ class Supervisor:
 
     def on_capacity(self) -> None:
         """Tell intake how much the pool can use."""
-        self.intake.want(0 if self.is_stopping or self.committer.backlog > MAX_BACKLOG else self.pool.wanted())
+        self._is_held_back = True  # before looking, so that the commit that changes the answer tells us
+        self._is_held_back = self.committer.backlog > MAX_BACKLOG
+        self.intake.want(0 if self.is_stopping or self._is_held_back else self.pool.wanted())
 
     def _watch_while_busy(self) -> None:
         if not self._is_watching and (self.pool.held or self.pool.ready):
