@@ -9,7 +9,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["all_apps", "get_current_app", "on_app_finalize", "register_app", "set_current_app", "set_default_app"]
+__all__ = [
+    "all_apps", "current_apps", "get_current_app", "on_app_finalize", "register_app", "restore_apps", "set_current_app",
+    "set_default_app",
+]  # fmt: skip
 
 _local = threading.local()
 _default: Any = None
@@ -58,6 +61,17 @@ def set_default_factory(make: Callable[[], Any]) -> None:
     """How to make an app when somebody asks for the current one and none exists."""
     global _make_default
     _make_default = make
+
+
+def current_apps() -> tuple[Any, Any]:
+    """The app of this thread and the default one, for `restore_apps`."""
+    return getattr(_local, "app", None), _default
+
+
+def restore_apps(apps: tuple[Any, Any]) -> None:
+    """Undo what has been set since `current_apps` gave this."""
+    global _default
+    _local.app, _default = apps
 
 
 def get_current_app() -> Any:

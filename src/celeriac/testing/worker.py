@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac.errors import CeleriacError, ImproperlyConfigured, near_match
 from celeriac.loading import find_app
 from celeriac.runner.protocol import ZygoteOptions
+from celeriac.runner.zygote import hello_of
 from celeriac.testing.nursery import InProcessNursery
 from celeriac.worker.lifecycle import run_worker
 from celeriac.worker.nursery import ZygoteNursery
@@ -90,6 +91,15 @@ class EmbeddedWorker:
             )
         if is_late:
             raise RuntimeError(f"worker {self.node} has not ended within {timeout:g} s; its tasks were given back")
+
+    def reload(self) -> None:
+        """Learn the tasks that were defined since it started."""
+        if not isinstance(self._nursery, InProcessNursery):
+            raise ImproperlyConfigured(
+                "only a worker of the pools solo and threads can learn of tasks that are new here"
+            )
+        self._nursery.app.finalize()
+        self._supervisor.learn(hello_of(self._nursery.app).tasks)
 
     def _signal(self, number: int) -> None:
         if self._tell is not None and self._thread.is_alive():

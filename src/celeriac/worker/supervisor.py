@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from celeriac import errors, states
 from celeriac.config import Settings
 from celeriac.errors import ImproperlyConfigured, OperationalError, near_match
@@ -215,6 +217,11 @@ class Supervisor:
                         f"queue {name!r} is not in task_queues ({', '.join(known)}).{near_match(name, known)}"
                     )
         return [name for name in chosen if name not in self.options.exclude_queues]
+
+    def learn(self, tasks: dict[str, TaskFacts]) -> None:
+        """The app has other tasks now. May be called by any thread."""
+        self.hello = msgspec.structs.replace(self.hello, tasks=tasks)
+        self._rules = msgspec.structs.replace(self._rules, known=tasks)
 
     def _from_thread(self, callback: Callable[..., None]) -> Callable[..., None]:
         """A function for other threads that calls `callback` in the loop."""

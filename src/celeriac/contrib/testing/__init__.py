@@ -1,0 +1,1 @@
+"""What tests of programs use, under Celery's names of `celery.contrib.testing`."""
