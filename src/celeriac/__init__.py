@@ -16,7 +16,7 @@ from celeriac.task import Task
 
 __all__ = [
     "AsyncResult", "Celeriac", "Context", "EagerResult", "Exchange", "GroupResult", "Ignore", "Queue", "Reject",
-    "ResultSet", "Retry", "Signature", "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result",
+    "ResultSet", "Retry", "Signature", "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result", "bugreport",
     "current_app", "maybe_signature", "result_from_tuple", "shared_task", "signature", "uuid",
 ]  # fmt: skip
 
@@ -25,3 +25,8 @@ __version__ = "0.1.0"
 #: The current app of this thread: call it.
 current_app = current.get_current_app
 current.set_default_factory(lambda: Celeriac("default", set_as_current=False))
+
+
+def bugreport(app: Celeriac | None = None) -> str:
+    """Versions, platform and changed settings, for a bug report; secrets are masked."""
+    return (app or current_app()).bugreport()

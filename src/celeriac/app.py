@@ -399,6 +399,10 @@ class Celeriac(AppConnections):
         kwargs["app"] = self
         return signature(*args, **kwargs)
 
+    def bugreport(self) -> str:
+        """Versions, platform and changed settings, for a bug report; secrets are masked."""
+        return str(import_object("celeriac.bug_report:bug_report", "bugreport")(self))
+
     def setup_security(self, *args: Any, **kwargs: Any) -> None:
         """Sign all messages: `security.setup_security` has the arguments."""
         import_object("celeriac.security:setup_security", "setup_security() (pip install celeriac[auth])")(

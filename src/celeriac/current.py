@@ -5,6 +5,7 @@ Layer 0: it holds objects and imports nothing of ours. Nothing on the way of a t
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -75,8 +76,17 @@ def restore_apps(apps: tuple[Any, Any]) -> None:
 
 
 def get_current_app() -> Any:
-    """The thread's app, else the default one, else a new default one."""
-    app = getattr(_local, "app", None) or _default
+    """The thread's app, else the default one, else a new default one.
+
+    Raises:
+        RuntimeError: The thread has none, and the environment variable CELERY_TRACE_APP is set.
+    """
+    app = getattr(_local, "app", None)
+    if app is not None:
+        return app
+    if os.environ.get("CELERY_TRACE_APP"):
+        raise RuntimeError("this thread has no app of its own, and CELERY_TRACE_APP forbids to take the default one")
+    app = _default
     if app is None:
         if _make_default is None:
             raise RuntimeError("no app exists yet: construct celeriac.Celeriac(...) first")

@@ -16,10 +16,10 @@ import click
 
 from celeriac import __version__
 from celeriac.app import Celeriac
+from celeriac.bug_report import installed_packages
 from celeriac.cli.command_context import CommandContext, settings_of
 from celeriac.cli.group import option
 from celeriac.cli.problems import one_line
-from celeriac.cli.report import installed_packages
 from celeriac.doctor import Finding, Level, examine
 from celeriac.errors import CeleriacError
 
