@@ -23,9 +23,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-def near_match(name: str, known: Iterable[str]) -> str:
+def near_match(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A hint such as ` Did you mean 'task_acks_late'?`, or nothing when no known name is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -43,6 +43,7 @@ class Environment:
         store_state: Called with a Record; None drops states.
         on_user_code: Called with True before the task's function and with False after it, so that a soft time limit is
             raised only inside it.
+        on_limits: Called with the hard and the soft limit of a message of protocol 1: they stand in its body.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Environment:
         node: str = "",
         store_state: Callable[[Record], None] | None = None,
         on_user_code: Callable[[bool], None] | None = None,
+        on_limits: Callable[[float | None, float | None], None] | None = None,
         *,
         is_eager: bool = False,
     ) -> None:
@@ -58,6 +60,7 @@ class Environment:
         self.node = node
         self.store_state = store_state
         self.on_user_code = on_user_code
+        self.on_limits = on_limits
         self.is_eager = is_eager
         #: What the last eager task raised: its caller gets the very object, with its traceback.
         self.error: BaseException | None = None
@@ -112,6 +115,8 @@ def _execute(environment: Environment, execution: Execution) -> Outcome:
     if task is None and not execution.verdict.state:
         verdict = Verdict(states.FAILURE, "NotRegistered", [context.task], Action.DEAD_LETTER.value, "unknown task")
         execution = _with_verdict(execution, verdict)
+    if not message.task and environment.on_limits is not None:
+        environment.on_limits(*_limits(context, task))
     token, info = running.set(context), current_task_info.set((context.id or "", context.task or ""))
     try:
         if execution.verdict.state:
@@ -135,6 +140,14 @@ def _admit_protocol1(app: Celeriac, execution: Execution, headers: dict[str, Any
         name = headers.get("task") or ""
         return Outcome(execution.serial, execution.slot, name, states.PENDING, action=Action.DEFER.value, until=eta)
     return None
+
+
+def _limits(context: Context, task: Any) -> tuple[float | None, float | None]:
+    """Hard and soft time limit: those of the message, else those of the task."""
+    hard, soft = context.time_limit, context.soft_time_limit
+    if task is None:
+        return hard, soft
+    return task.time_limit if hard is None else hard, task.soft_time_limit if soft is None else soft
 
 
 def _run(environment: Environment, execution: Execution, context: Context, task: Any, started: float) -> Outcome:
@@ -198,6 +211,7 @@ def _after_return(
             record = make_record(app, context, states.SUCCESS, value)
     except Exception as exc:  # the value can't be encoded, or a callback can't be sent: that is the task's failure
         return _after_exception(environment, execution, context, task, exc)
+    _tell_early(environment, context, task, record, "on_success")
     if signals.task_success.receivers:
         signals.task_success.send(sender=task, result=value, runtime=time.monotonic() - started)
     _handle(task.on_success, value, context.id, context.args, context.kwargs)
@@ -263,6 +277,7 @@ def _failure(
     if not _ignores_result(context, task) or (task is not None and task.store_errors_even_if_ignored):
         record = _record_of_error(app, context, states.FAILURE, exc, trace)
     if task is not None:
+        _tell_early(environment, context, task, record, "on_failure")
         if signals.task_failure.receivers:
             signals.task_failure.send(
                 sender=task, task_id=context.id, exception=exc, args=context.args, kwargs=context.kwargs,
@@ -286,6 +301,7 @@ def _after_retry(environment: Environment, execution: Execution, context: Contex
     except Exception as exc:  # the next attempt can't be encoded, or its options are wrong
         reason = f"its retry can't be sent: {saferepr(exc, 300)}"
         return _failure(environment, execution, context, task, exc, _traceback(exc), Action.DEAD_LETTER, reason)
+    _tell_early(environment, context, task, record, "on_retry")
     if signals.task_retry.receivers:
         signals.task_retry.send(sender=task, request=context, reason=cause, einfo=trace)
     _handle(task.on_retry, cause, context.id, context.args, context.kwargs, trace)
@@ -304,6 +320,8 @@ def _apply_verdict(environment: Environment, execution: Execution, context: Cont
         return Outcome(
             execution.serial, execution.slot, context.task or "", states.REVOKED, record, action=verdict.action
         )
+    if _has_handler(task, "on_success", "on_failure") and _has_ended(app, context):
+        return _resume(environment, execution, context)  # it was a handler that took too long, or crashed
     trace = "".join(tracebacks.format_exception_only(exc))
     action = Action(verdict.action)
     if task is not None and isinstance(exc, errors.TimeLimitExceeded):
@@ -369,6 +387,33 @@ def _ignores_result(context: Context, task: Any) -> bool:
     if context.ignore_result is not None:
         return bool(context.ignore_result)
     return bool(task is not None and task.ignore_result)
+
+
+def _tell_early(environment: Environment, context: Context, task: Any, record: Record | None, handler: str) -> None:
+    """Celery stores the outcome before its handlers run, so here, too, they and everybody else see it.
+
+    What has to follow waits for the end of the handlers: should one crash the runner, the message comes again, and only
+    that is made up for. A result that is sent instead of kept would be sent twice.
+    """
+    context.record = record
+    if record is None or environment.store_state is None or environment.app.mailbox is not None:
+        return
+    if _has_handler(task, handler):
+        environment.store_state(record)
+
+
+def _has_handler(task: Any, *names: str) -> bool:
+    """Whether a task has any of these handlers, or `after_return`."""
+    return task is not None and any(
+        getattr(type(task), name) is not getattr(Task, name) or name in task.__dict__
+        for name in (*names, "after_return")
+    )
+
+
+def _has_ended(app: Celeriac, context: Context) -> bool:
+    """Whether the outcome of this very execution is stored."""
+    record = app.backend.get([context.id or ""])[0] if app.backend is not None else None
+    return record is not None and record.is_ready and tuple(record.fence) == (context.retries, context.deliveries)
 
 
 def _handle(handler: Callable[..., Any], *args: Any) -> None:

@@ -7,10 +7,11 @@ dates, serializers and compressions where they are looked up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
+from celeriac.errors import near_match
 from celeriac.safe_repr import saferepr
 
 __all__ = ["COPIED", "KNOWN", "check_limits", "check_options", "signatures_of", "task_id_of"]
@@ -25,6 +26,14 @@ KNOWN = frozenset({
     "stamps", "task_id", "task_type", "time_limit", "timeout",
 })  # fmt: skip
 
+#: Properties of a message that have a meaning to brokers, although some are called almost as options are.
+PROPERTIES = frozenset({
+    "app_id", "cluster_id", "content_encoding", "content_type", "correlation_id", "expiration", "message_id", "timestamp",
+    "type", "user_id",
+})  # fmt: skip
+#: How like an option's name an unknown one is that must be a slip: `contdown`, but not `tenant_id`, which is a property.
+_SLIP = 0.8
+
 #: Options that are fields of `TaskCall`, too, and are passed on as they are.
 COPIED = (
     "serializer", "compression", "countdown", "eta", "expires", "retries", "time_limit", "soft_time_limit", "chain",
@@ -38,8 +47,11 @@ def check_options(options: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: A limit or priority is not a number that is allowed, or the soft limit is above the hard one.
-        TypeError: Another option has the wrong type.
+        TypeError: Another option has the wrong type, or its name is that of an option but for a slip.
     """
+    unknown = options.keys() - KNOWN
+    if unknown:
+        _check_unknown(unknown - PROPERTIES - set(options.get("stamped_headers") or ()))
     priority = options.get("priority")
     if priority is not None and not (_is_number(priority, int) and 0 <= priority <= 255):
         raise ValueError(f"priority={saferepr(priority, 60)} is not a whole number from 0 to 255")
@@ -50,6 +62,14 @@ def check_options(options: Mapping[str, Any]) -> None:
     queue = options.get("queue")
     if queue is not None and not isinstance(getattr(queue, "name", queue), str):
         raise TypeError(f"queue={saferepr(queue, 60)} is neither a name nor a Queue")
+
+
+def _check_unknown(names: Iterable[str]) -> None:
+    """Any further keyword becomes a property of the message, but hardly one that is almost an option."""
+    for name in sorted(names):
+        hint = near_match(name, KNOWN, _SLIP)
+        if hint:
+            raise TypeError(f"{name!r} is no option of apply_async.{hint}")
 
 
 def check_limits(hard: Any, soft: Any) -> None:

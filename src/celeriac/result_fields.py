@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from celeriac import states
+from celeriac.context import running
 from celeriac.current import get_current_app
 from celeriac.loading import import_object
 from celeriac.result_base import ResultBase, decode_value
@@ -54,6 +55,9 @@ class ResultFields(ResultBase):
         return [] if self.ignored else [self]
 
     def _record(self) -> Record | None:
+        context = running.get()
+        if context is not None and context.record is not None and context.id == self.id:
+            return cast(Record, context.record)  # a handler asks for the state of its own task
         if self._done is None:
             record = self.backend.get([self.id])[0]
             if record is None or not record.is_ready:

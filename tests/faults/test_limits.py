@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from celeriac import SoftTimeLimitExceeded
+from celeriac import AsyncResult, SoftTimeLimitExceeded
 from celeriac.errors import TimeLimitExceeded
+from celeriac.message import Message
 from tests.faults.apps_b.bench import Bench
 from tests.support.files import eventually
 from tests.support.worker import WorkerProcess
@@ -141,3 +143,21 @@ def test_a_timed_out_task_is_given_back_if_it_says_so(bench: Bench) -> None:
     assert "poisonous" in bench.wait_dead(result.id).reason
     assert bench.starts() == {"again": 2}
     assert result.state == "FAILURE"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_limits_of_a_message_of_protocol_1_are_kept(bench: Bench, pool: str) -> None:
+    """[B-CALL-028]: its limits stand in the body, which only the runner opens."""
+    bench.worker("-c", "1", "-P", pool)
+
+    def send(key: str, task: str, args: list[Any], *limits: float | None) -> AsyncResult[Any]:
+        body = json.dumps({"task": task, "id": key, "args": [key, *args], "kwargs": {}, "timelimit": limits}).encode()
+        return bench.publish(Message(id=key, headers={}, body=body, queue="celery"))
+
+    with pytest.raises(TimeLimitExceeded, match="0.6"):
+        send("hard", "long", ["sleep", 30], 0.6, None).get(timeout=20)
+    with pytest.raises(SoftTimeLimitExceeded):
+        send("soft", "long", ["busy", 30], 20, 0.6).get(timeout=20)
+    with pytest.raises(TimeLimitExceeded, match="0.5"):
+        send("own", "long_limited", ["sleep", 30], None, None).get(timeout=20)
+    bench.assert_empty()

@@ -186,6 +186,21 @@ def test_other_keywords_become_properties(app: Celeriac) -> None:
     assert _message(app).properties == {}
 
 
+def test_a_slip_in_the_name_of_an_option_is_told(app: Celeriac) -> None:
+    for slip, option in (
+        ("contdown", "countdown"),
+        ("expire", "expires"),
+        ("timelimit", "time_limit"),
+        ("header", "headers"),
+    ):
+        with pytest.raises(TypeError, match=rf"'{slip}' is no option of apply_async. Did you mean '{option}'\?"):
+            _message(app, **{slip: 5})
+    assert _message(app, expiration="5000", tenant_id="t", header="stamp", stamped_headers=["header"]).properties == {
+        "expiration": "5000",
+        "tenant_id": "t",
+    }
+
+
 def test_stamps_travel_in_headers(app: Celeriac) -> None:
     message = _message(app, stamped_headers=["monitor"], monitor=["a"])
     assert message.headers["stamped_headers"] == ["monitor"]

@@ -57,8 +57,7 @@ def _handled(app: Celeriac, function: Callable[..., Any], **options: Any) -> tup
 
 
 def test_handlers_of_success(app: Celeriac) -> None:
-    """[B-TASK-027, B-TASK-029, B-TASK-032, B-TASK-034]. B-TASK-028 differs on purpose: an outcome is stored by the
-    worker's one committer, after the handlers have run."""
+    """[B-TASK-027, B-TASK-029, B-TASK-032, B-TASK-034]"""
     task, calls = _handled(app, lambda x, y=0: x + y)
     assert task.apply((1,), {"y": 2}, task_id="a").get() == 3
     assert calls == [
@@ -66,6 +65,52 @@ def test_handlers_of_success(app: Celeriac) -> None:
         ("on_success", 3, "a", [1], {"y": 2}),
         ("after_return", "SUCCESS", "a"),
     ]
+
+
+class Asking(Task[..., Any]):
+    """Its handlers note the state that they see, and that anybody sees."""
+
+    seen: list[tuple[str, str, str]]
+
+    def _note(self, handler: str) -> None:
+        record = self.app.backend.get([self.request.id])[0]  # type: ignore[union-attr, list-item]
+        stored = record.state if record is not None else "nothing"
+        self.seen.append((handler, self.AsyncResult(str(self.request.id)).state, stored))
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        self._note("on_success")
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        self._note("on_failure")
+
+    def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        self._note("on_retry")
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        self._note("after_return")
+
+
+@pytest.mark.behaviour("B-TASK-028")
+def test_the_outcome_is_stored_before_the_handlers_run(app: Celeriac) -> None:
+    def run(self: Any, how: str) -> None:
+        if how == "retry" and not self.request.retries:
+            raise self.retry(countdown=0)
+        if how == "fail":
+            raise ValueError(how)
+
+    task: Any = app.task(run, name="t", base=Asking, bind=True)
+    states = {}
+    for how in ("succeed", "fail", "retry"):
+        task.seen = []
+        task.delay(how)
+        run_all(app)
+        states[how] = [f"{handler} {ours} {stored}" for handler, ours, stored in task.seen]
+    good = ["on_success SUCCESS SUCCESS", "after_return SUCCESS SUCCESS"]
+    assert states == {
+        "succeed": good,
+        "fail": ["on_failure FAILURE FAILURE", "after_return FAILURE FAILURE"],
+        "retry": ["on_retry RETRY RETRY", *good],
+    }
 
 
 def test_handlers_of_failure(app: Celeriac) -> None:

@@ -32,7 +32,7 @@ class Kind(enum.IntEnum):
 
     RUN = 1  #: supervisor → runner: Execution
     OUTCOME = 2  #: runner → supervisor: Outcome
-    STATE = 3  #: runner → supervisor: (slot, serial, Record) of a state that is not final
+    STATE = 3  #: runner → supervisor: (slot, serial, Record) of a state, or of an outcome before its handlers
     SKIPPED = 4  #: runner → supervisor: (slot, serial) of a frame that was taken back just as it was to start
     READY = 5  #: runner → supervisor: pid
     SPAWN = 6  #: supervisor → zygote: (number, RunnerOptions); the runner's socket and cells travel beside the frame
@@ -40,6 +40,7 @@ class Kind(enum.IntEnum):
     EXITED = 8  #: zygote → supervisor: (pid, wait status)
     HELLO = 9  #: zygote → supervisor: Hello
     START = 10  #: supervisor → zygote: ZygoteOptions
+    LIMITS = 11  #: runner → supervisor: (slot, serial, hard, soft) of a message that has its time limits in its body
 
 
 class RunnerOptions(msgspec.Struct, frozen=True):
@@ -63,6 +64,7 @@ _decoders: dict[int, Any] = {
     Kind.RUN: msgspec.msgpack.Decoder(Execution),
     Kind.OUTCOME: msgspec.msgpack.Decoder(Outcome),
     Kind.STATE: msgspec.msgpack.Decoder(tuple[int, int, Record]),
+    Kind.LIMITS: msgspec.msgpack.Decoder(tuple[int, int, float | None, float | None]),
 }
 _any = msgspec.msgpack.Decoder()
 _head = struct.Struct("<IB")

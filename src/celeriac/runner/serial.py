@@ -37,7 +37,7 @@ class SerialRunner:
         # Between "I start this" and "was it taken back?" the store buffer must be drained, or both sides could see the
         # other's old value; taking a lock is the fence that Python has.
         self._fence = threading.Lock()
-        self._environment = Environment(app, node, self._store_state, self._mark_user_code)
+        self._environment = Environment(app, node, self._store_state, self._mark_user_code, self._tell_limits)
 
     def run(self) -> None:
         """Run executions until the supervisor closes the channel."""
@@ -71,6 +71,10 @@ class SerialRunner:
 
     def _store_state(self, record: Record) -> None:
         self._channel.send(Kind.STATE, (0, self._serial, record))
+
+    def _tell_limits(self, hard: float | None, soft: float | None) -> None:
+        hard = hard if self._channel.owns_process else None  # the worker's own process can't be killed
+        self._channel.send(Kind.LIMITS, (0, self._serial, hard, soft))
 
     def _mark_user_code(self, is_inside: bool) -> None:
         self._in_user_code = is_inside

@@ -82,7 +82,7 @@ class _SlotThread(threading.Thread):
         self._is_stopping = False
         self._queue: queue.SimpleQueue[Execution | None] = queue.SimpleQueue()
         self._fence = threading.Lock()
-        self._environment = Environment(app, node, self._store_state, self._mark_user_code)
+        self._environment = Environment(app, node, self._store_state, self._mark_user_code, self._tell_limits)
 
     def put(self, execution: Execution) -> None:
         """Run this after those before it."""
@@ -141,6 +141,9 @@ class _SlotThread(threading.Thread):
 
     def _store_state(self, record: Record) -> None:
         self._channel.send(Kind.STATE, (self._slot, self._serial, record))
+
+    def _tell_limits(self, hard: float | None, soft: float | None) -> None:
+        self._channel.send(Kind.LIMITS, (self._slot, self._serial, hard, soft))
 
     def _mark_user_code(self, is_inside: bool) -> None:
         self._in_user_code = is_inside

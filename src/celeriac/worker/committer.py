@@ -16,7 +16,7 @@ from celeriac.errors import CeleriacError, OperationalError
 from celeriac.faultpoint import faultpoint
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Message, Settlement
-from celeriac.results.base import Record, ResultStore
+from celeriac.results.base import Fence, Record, ResultStore
 from celeriac.timing import backoff
 from celeriac.transport.base import Commit, Transport
 from celeriac.worker.leases import Leases
@@ -35,6 +35,7 @@ class Entry(msgspec.Struct, frozen=True):
     Attributes:
         more_records: Records of other tasks, stored first.
         on_done: Called in the event loop once it is committed.
+        is_early: The record is that of an outcome whose handlers are still running; the outcome itself will follow.
     """
 
     settlement: Settlement | None = None
@@ -42,6 +43,7 @@ class Entry(msgspec.Struct, frozen=True):
     messages: Sequence[Message] = ()
     more_records: Sequence[Record] = ()
     on_done: Callable[[], None] | None = None
+    is_early: bool = False
 
 
 class _Steps:
@@ -78,6 +80,8 @@ class Committer:
         self._condition = threading.Condition()
         self._pending: list[Entry] = []
         self._in_hand = 0
+        #: Records that were stored before the handlers of their tasks ran: (task id, fence). Their outcomes are to come.
+        self._told: set[tuple[str, Fence]] = set()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="celeriac-committer", daemon=True)
 
@@ -158,6 +162,7 @@ class Committer:
         early += [entry.record for entry in batch if entry.settlement is None and entry.record is not None]
         if early and self._store is not None:
             self._store.store(early)
+        self._told.update((e.record.id, e.record.fence) for e in batch if e.is_early and e.record is not None)
         if self._is_atomic:
             return self._commit_atomically(batch, steps)
         return self._commit_in_order(batch, steps)
@@ -170,14 +175,21 @@ class Committer:
     def _commit_atomically(self, batch: list[Entry], steps: _Steps) -> list[Delivery]:
         self._publish([message for entry in batch if entry.settlement is None for message in entry.messages], steps)
         commits = [
-            Commit(entry.settlement, entry.record, entry.messages) for entry in batch if entry.settlement is not None
+            Commit(entry.settlement, self._untold(entry.record), entry.messages)
+            for entry in batch
+            if entry.settlement is not None
         ]
         if not commits:
             return []
         faultpoint("before_commit")
         refused = self._transport.commit(commits)
         faultpoint("after_commit")
+        self._told.difference_update((e.record.id, e.record.fence) for e in batch if e.settlement and e.record)
         return refused
+
+    def _untold(self, record: Record | None) -> Record | None:
+        """A record, unless it is stored: the step would take it for a newer execution's, and publish nothing."""
+        return None if record is not None and (record.id, record.fence) in self._told else record
 
     def _commit_in_order(self, batch: list[Entry], steps: _Steps) -> list[Delivery]:
         """Store → publish → settle, for stores that the broker can't write to.
@@ -199,6 +211,7 @@ class Committer:
         steps.is_stored = True
         faultpoint("after_store")
         self._publish([message for entry in batch for message in entry.messages], steps)
+        self._told.difference_update((record.id, record.fence) for record in records)
         faultpoint("before_ack")
         settlements = [entry.settlement for entry in batch if entry.settlement is not None]
         if settlements:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from celeriac.outcome import Execution, Outcome
+from celeriac.outcome import RUN, Execution, Outcome
 from celeriac.results.base import Record
 from celeriac.runner.protocol import Cells, FrameReader, Kind, RunnerOptions, decode_frame, encode_frame, make_cells
 from celeriac.worker.assignment import Assignment
@@ -278,6 +278,8 @@ class RunnerProcess:
                     ended.append((self.slots[value.slot], assignment, value))
             elif kind == Kind.STATE:
                 self.owner.on_state(value[2])
+            elif kind == Kind.LIMITS:
+                self._take_limits(*value)
             elif kind == Kind.SKIPPED:
                 skipped = self._pop(*value)
                 if skipped is not None:
@@ -290,6 +292,11 @@ class RunnerProcess:
             self.owner.on_outcomes(ended)
         if self.is_retiring and not self.load:
             self.retire()
+
+    def _take_limits(self, index: int, serial: int, hard: float | None, soft: float | None) -> None:
+        for assignment in self.slots[index].held:
+            if assignment.serial == serial and assignment.verdict is RUN:
+                assignment.hard, assignment.soft = hard, soft
 
     def _pop(self, index: int, serial: int) -> Assignment | None:
         held = self.slots[index].held

@@ -364,7 +364,7 @@ class Supervisor:
 
     def on_state(self, record: Record) -> None:
         """A running task has set a state."""
-        self.committer.add([Entry(record=record)])
+        self.committer.add([Entry(record=record, is_early=record.is_ready)])
 
     def _on_started(self, assignments: list[Assignment]) -> None:
         deliveries = [a.delivery for a in assignments if not a.is_acked]

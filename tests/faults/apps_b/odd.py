@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from celeriac import Celeriac, Ignore, Reject, SoftTimeLimitExceeded, Task
-from tests.support.files import Ledger
+from tests.support.files import Ledger, eventually
 
 app = Celeriac("odd", **json.loads(os.environ["CELERIAC_TEST_SETTINGS"]))
 ledger = Ledger(os.environ["CELERIAC_TEST_LEDGER"])
@@ -254,3 +254,30 @@ def maybe_block(path: str = "") -> int:
         while not Path(path).exists():
             time.sleep(0.005)
     return os.getpid()
+
+
+class Watched(Task[..., Any]):
+    """Its handlers tell which state they see, and do what the task's argument says."""
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Tell the state, then crash or take long, at the first delivery only."""
+        key, how = args
+        tell(f"saw-{app.AsyncResult(task_id).state}", key)
+        if self.request.delivery_info["redelivered"]:  # type: ignore[index]
+            return
+        if how == "crash":
+            eventually(lambda: app.backend.get([task_id])[0])  # type: ignore[union-attr]
+            os._exit(3)
+        if how == "long":
+            time.sleep(30)
+        if how == "until":
+            eventually(lambda: (Path.cwd() / "go-on").exists() or None, 20)
+
+
+@app.task(name="watched", base=Watched)
+def watched(key: str, how: str) -> str:
+    """A healthy task with handlers."""
+    tell("start", key)
+    if how == "fail":
+        raise ValueError(key)
+    return key
