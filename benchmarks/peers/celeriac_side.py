@@ -29,8 +29,7 @@ def enqueue() -> None:
 
 
 def fill(count: int) -> None:
-    for start in range(0, count, 10_000):
-        app.publish_many([noop.s() for _ in range(min(10_000, count - start))])
+    app.publish_many(noop.s() for _ in range(count))
 
 
 def ask() -> None:
@@ -38,4 +37,4 @@ def ask() -> None:
 
 
 def fill_milliseconds(count: int) -> None:
-    app.publish_many([millisecond.s() for _ in range(count)])
+    app.publish_many(millisecond.s() for _ in range(count))

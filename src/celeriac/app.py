@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import cached_property
 from types import TracebackType
@@ -35,7 +35,7 @@ from celeriac.sending import own_fields, prepare, publish
 from celeriac.signature import Signature, signature
 from celeriac.task import Task as BaseTask
 from celeriac.task_making import AsyncTask, BoundTaskDecorator, TaskDecorator, annotate, make_task
-from celeriac.wire.messages import TaskCall
+from celeriac.wire.messages import CallForm
 from celeriac.zones import zone_of
 
 __all__ = ["Celeriac"]
@@ -109,7 +109,7 @@ class Celeriac(AppConnections):
         self._discoveries: list[Callable[[], None]] = []
         self._plain_fields: dict[str, dict[str, Any]] = {}
         #: What is the same in all calls of a task without options, by its name. `sending.prepare` keeps it.
-        self.plain_calls: dict[str, TaskCall] = {}
+        self.plain_calls: dict[Any, CallForm] = {}
         self._lock = threading.RLock()
         self.on_configure = Signal(name="app.on_configure")
         self.on_after_configure = Signal({"source"}, name="app.on_after_configure")
@@ -372,23 +372,18 @@ class Celeriac(AppConnections):
         await self._batcher.publish(message, options)
         return result
 
-    def publish_many(self, signatures: Sequence[Signature]) -> list[AsyncResult[Any]]:
-        """Send many calls at once, in one batch.
+    def publish_many(self, signatures: Iterable[Signature]) -> list[AsyncResult[Any]]:
+        """Send many calls, in batches of 250. A generator is taken from as they are sent.
 
         Returns:
             Their results to come, in order.
+
+        Raises:
+            OperationalError: The broker can't be reached; what was sent before stays sent.
         """
         if self.conf.task_always_eager:
             return [sig.apply_async() for sig in signatures]
-        prepared = [
-            prepare(
-                self, sig.task, sig.args, sig.kwargs, sig.options.get("task_id"), task=self.tasks.get(sig.task),
-                options=sig.options,
-            )
-            for sig in signatures
-        ]  # fmt: skip
-        publish(self, [message for message, _ in prepared])
-        return [result for _, result in prepared]
+        return sending.publish_many(self, signatures)
 
     def run_eagerly(self, *args: Any) -> Any:
         """Run a call here; see `eager.run_eagerly`."""

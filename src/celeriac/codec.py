@@ -35,7 +35,7 @@ from celeriac.errors import (
 )
 
 __all__ = [
-    "TRUSTED_TYPES", "Registry", "Serializer", "accept_types", "disable_insecure_serializers", "dumps",
+    "TRUSTED_TYPES", "Constant", "Registry", "Serializer", "accept_types", "disable_insecure_serializers", "dumps",
     "enable_insecure_serializers", "explain", "json_dumps", "json_loads", "loads", "register", "register_json_type",
     "registry", "unregister",
 ]  # fmt: skip
@@ -64,6 +64,17 @@ class Serializer(msgspec.Struct, frozen=True):
     decoder: Callable[[bytes], Any] | None
     content_type: str
     content_encoding: str
+
+
+class Constant(msgspec.Struct, eq=False):
+    """A value that is serialized again and again, and its JSON, which is made once.
+
+    Attributes:
+        json: As `json_dumps` writes it; "" until it is first asked for.
+    """
+
+    value: Any
+    json: str = ""
 
 
 class Registry:
@@ -163,8 +174,11 @@ class Registry:
             accepted.add(known.get(name, name))
         return frozenset(accepted)
 
-    def dumps(self, value: Any, serializer: str = "json") -> tuple[str, str, bytes]:
+    def dumps(self, value: Any, serializer: str = "json", last: Constant | None = None) -> tuple[str, str, bytes]:
         """Serialize `value`.
+
+        Args:
+            last: One more item of `value`, which is then a tuple of at least one.
 
         Returns:
             Content type, content encoding and body.
@@ -175,7 +189,13 @@ class Registry:
         """
         entry = self._by_name.get(serializer) or self.serializer(serializer)
         try:
-            body = entry.encoder(value)
+            if last is None:
+                body = entry.encoder(value)
+            elif entry.encoder is json_dumps:
+                last.json = last.json or json_dumps(last.value)
+                body = f"{json_dumps(value)[:-1]}, {last.json}]"
+            else:
+                body = entry.encoder((*value, last.value))
             if isinstance(body, str):
                 return entry.content_type, entry.content_encoding or "utf-8", body.encode()
         except CeleriacError:

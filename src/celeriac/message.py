@@ -11,10 +11,30 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Action", "DeadLetter", "Delivery", "Message", "Settlement"]
+__all__ = ["Action", "CommonHeaders", "DeadLetter", "Delivery", "Message", "Settlement", "SharedHeaders"]
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class CommonHeaders(msgspec.Struct, frozen=True, eq=False):
+    """What the headers of many messages have in common. Compared by identity, so that drivers can remember its encoded form.
+
+    Attributes:
+        values: All headers, in order. Never changed.
+        own: Names of those that every message fills in for itself.
+    """
+
+    values: dict[str, Any]
+    own: tuple[str, ...]
+
+
+class SharedHeaders(dict[str, Any]):
+    """Headers that are `common` but for those it calls `own`. Never changed otherwise: any copy is a plain dict."""
+
+    __slots__ = ("common",)
+
+    common: CommonHeaders
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One task message (Celery's task protocol 2, or 1 when `headers` has no "task").
 
     Attributes:

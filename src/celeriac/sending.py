@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from itertools import islice
 from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,14 +24,15 @@ from celeriac.loading import import_object
 from celeriac.message import Message
 from celeriac.options import COPIED, KNOWN, check_limits, check_options, signatures_of, task_id_of
 from celeriac.result import AsyncResult
+from celeriac.signature import Signature
 from celeriac.task import FromSetting
-from celeriac.wire.messages import TaskCall, encode_call
+from celeriac.wire.messages import CallForm, TaskCall
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.transport.base import TransactionalTransport
 
-__all__ = ["new_id", "own_fields", "prepare", "publish"]
+__all__ = ["new_id", "own_fields", "prepare", "publish", "publish_many"]
 
 logger = logging.getLogger("celeriac.sending")
 
@@ -37,6 +40,11 @@ logger = logging.getLogger("celeriac.sending")
 #: one may take as long as drivers wait at most (`PATIENCE`). One that was refused sooner tells how long the next will take.
 #: In seconds.
 SILENCE, PATIENCE = 0.5, 4.0
+#: Messages of a batch that are made and published at once: few enough that they stay in the processor's cache and the
+#: garbage collector isn't called for them (8 µs a message instead of 12 with 1000), enough to pay for a round trip.
+PIECE = 250
+#: Types of options by which calls are found to be alike.
+_PLAIN = frozenset({str, int, float, bool, NoneType})
 
 
 def new_id() -> str:
@@ -45,8 +53,16 @@ def new_id() -> str:
     Ids that grow with time are neighbours in the index of a result table: storing 100 results touches a few pages there
     instead of 100, which halves what SQLite spends on them.
     """
-    moment, digits = f"{time.time_ns() // 1_000_000:012x}", os.urandom(9).hex()
-    return f"{moment[:8]}-{moment[8:]}-7{digits[:3]}-8{digits[3:6]}-{digits[6:]}"
+    return new_ids(1)[0]
+
+
+def new_ids(count: int) -> list[str]:
+    """So many of them, of one moment. They ask the system for random bits once."""
+    moment, digits = f"{time.time_ns() // 1_000_000:012x}", os.urandom(9 * count).hex()
+    head, ids = f"{moment[:8]}-{moment[8:]}-7", []
+    for at in range(0, 18 * count, 18):  # a comprehension would be one more call for every delay()
+        ids.append(f"{head}{digits[at : at + 3]}-8{digits[at + 3 : at + 6]}-{digits[at + 6 : at + 18]}")  # noqa: PERF401
+    return ids
 
 
 def prepare(
@@ -60,8 +76,13 @@ def prepare(
     shadow: str | None = None,
     task: Any = None,
     options: Mapping[str, Any] | None = None,
+    forms: dict[Any, CallForm] | None = None,
 ) -> tuple[Message, AsyncResult[Any]]:
     """The message of a call and its result to come.
+
+    Args:
+        forms: Of a batch of calls made in one context: those that differ in id, arguments and place in the group only
+            share what is made of them once.
 
     Raises:
         TypeError: `args` is not a list or tuple, or an option has the wrong type.
@@ -72,25 +93,70 @@ def prepare(
     options = options or {}
     if args.__class__ is not tuple and not isinstance(args, (list, tuple, NoneType)):
         raise TypeError(f"task args must be a list or tuple, not {args!r}")
-    task_id = task_id_of(task_id) if task_id else new_id()
+    task_id = task_id_of(task_id) if task_id else new_ids(1)[0]
     context = running.get()
-    is_plain = not (options or link or link_error or shadow) and (context is None or context.called_directly)
-    known = app.plain_calls.get(name) if is_plain else None
-    if known is not None:
-        call = replace(known, id=task_id, args=args or (), kwargs=kwargs or {})
-    else:
+    key: Any = None
+    if not (options or link or link_error or shadow) and (context is None or context.called_directly):
+        key, forms = name, app.plain_calls
+    elif forms is not None and not (link or link_error or shadow):
+        key = _form_key(name, options)
+    form = forms.get(key) if forms is not None else None
+    if form is None:
         call = _call(app, name, args, kwargs, task_id, link, link_error, shadow, task, options)
-        if is_plain and app.router.is_static and not (task is not None and (task.pydantic or task.has_shadow_name)):
-            app.plain_calls[name] = replace(call, args=(), kwargs={})
-    conf = app.conf
-    message = encode_call(
-        call, now=time.time(), tz=app.timezone, max_bytes=conf.message_max_bytes, protocol=conf.task_protocol
-    )
+        conf = app.conf
+        form = CallForm(
+            call, now=time.time(), tz=app.timezone, max_bytes=conf.message_max_bytes, protocol=conf.task_protocol
+        )
+        args, kwargs = call.args, call.kwargs
+        if key is not None and forms is not None and _is_form_of_all(app, form, task):
+            forms[key] = form
+    message = form.message(task_id, args or (), kwargs or {}, options.get("group_index"))
     result: AsyncResult[Any] = AsyncResult(task_id, app=app)
-    result.ignored = call.ignore_result is True
+    result.ignored = form.call.ignore_result is True
     if context is not None and options.get("add_to_parent", True):
         _add_to_trail(context, result)
     return message, result
+
+
+def _form_key(name: str, options: Mapping[str, Any]) -> Any:
+    """What tells apart the calls of a batch that don't share a form; None for a call that shares none."""
+    key: list[Any] = [name, options.get("group_index") is None]
+    for option, value in options.items():
+        if option not in ("task_id", "group_index"):
+            if value.__class__ not in _PLAIN:
+                return None
+            key += (option, value.__class__, value)
+    return tuple(key)
+
+
+def _is_form_of_all(app: Celeriac, form: CallForm, task: Any) -> bool:
+    """Whether it holds for every call with the same name and options: no argument and no moment has changed anything."""
+    own_way = task is not None and (task.pydantic or task.has_shadow_name)
+    return form.is_lasting and app.router.is_static and not own_way
+
+
+def publish_many(app: Celeriac, signatures: Iterable[Signature]) -> list[AsyncResult[Any]]:
+    """Send many calls in pieces; takes the signatures as it goes.
+
+    Raises:
+        OperationalError: The broker can't be reached. Earlier pieces are there, and nothing of later ones.
+    """
+    tasks = app.tasks
+    results: list[AsyncResult[Any]] = []
+    forms: dict[Any, CallForm] = {}
+    coming = iter(signatures)
+    while piece := list(islice(coming, PIECE)):
+        messages = []
+        for sig, fresh in zip(piece, new_ids(len(piece)), strict=True):
+            name, options = sig["task"], sig["options"]
+            task_id = options.get("task_id") or fresh
+            message, result = prepare(
+                app, name, sig["args"], sig["kwargs"], task_id, task=tasks.get(name), options=options, forms=forms
+            )
+            messages.append(message)
+            results.append(result)
+        publish(app, messages)
+    return results
 
 
 def _call(
@@ -131,7 +197,7 @@ def _call(
         queue=route.queue,
         exchange=route.exchange,
         routing_key=route.routing_key,
-        shadow=shadow or options.get("shadow"),
+        shadow=shadow or options.get("shadow") or None,
         **fields,
     )
 
@@ -170,9 +236,12 @@ def _fields(
     if context is not None and not context.called_directly:
         fields.update(_relation(app, context, options))
     fields.update({option: options[option] for option in COPIED if options.get(option) is not None})
-    fields["callbacks"] = signatures_of("link", link if link is not None else options.get("link"))
+    callbacks = link if link is not None else options.get("link")
     errbacks = link_error if link_error is not None else options.get("link_error")
-    fields["errbacks"] = signatures_of("link_error", errbacks)
+    if callbacks:
+        fields["callbacks"] = signatures_of("link", callbacks)
+    if errbacks:
+        fields["errbacks"] = signatures_of("link_error", errbacks)
     extra = {key: value for key, value in options.items() if key not in KNOWN}
     if options.get("stamped_headers"):
         names = options["stamped_headers"]
@@ -211,6 +280,7 @@ def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, An
         OperationalError: The broker can't be reached.
     """
     if signals.before_task_publish.receivers:
+        messages = [_private(message) for message in messages]
         _tell(signals.before_task_publish, messages)
     if app.mailbox is not None and running.get() is None:  # inside a task nobody reads results, so none are collected
         app.mailbox.listen()
@@ -279,6 +349,12 @@ def _publish_again(
 def _reserve(longest: float) -> float:
     """Seconds that another attempt may take, after others of which the longest took so long."""
     return longest if longest < SILENCE else max(longest, PATIENCE)
+
+
+def _private(message: Message) -> Message:
+    """The message with tables of its own, which receivers may change."""
+    headers = {name: copy(value) for name, value in message.headers.items()}
+    return replace(message, headers=headers, properties={**message.properties})
 
 
 def _tell(signal: Any, messages: Sequence[Message]) -> None:

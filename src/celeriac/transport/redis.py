@@ -97,7 +97,8 @@ class RedisTransport:
 
     def _commands(self, messages: Sequence[Message]) -> list[_Command]:
         """What publishes these messages. Raises before anything is sent."""
-        pushes: dict[str, list[str]] = {}
+        lists: dict[str, list[str]] = {}
+        known: dict[tuple[str, int | None], list[str]] = {}
         others: list[_Command] = []
         for message in messages:
             if len(message.body) > MAX_BYTES:
@@ -105,14 +106,18 @@ class RedisTransport:
             for queue in (message.queue,) if message.queue else self._route(message, others):
                 tag = new_tag()
                 element = encode(message, queue, tag)
-                name = self._keys.list_for(queue, message.priority)
                 if message.eta is not None and message.eta > time.time() and self._delays_at_publish():
+                    name = self._keys.list_for(queue, message.priority)
                     others += self._delay(queue, f"{tag}:{name}\n{element}", message.eta)
-                else:
-                    pushes.setdefault(self._keys.prefix + name, []).append(element)
-                    if queue in self._expiring:
-                        others += self._expire(queue)
-        return [*[("LPUSH", key, *elements) for key, elements in pushes.items()], *others]
+                    continue
+                elements = known.get((queue, message.priority))
+                if elements is None:
+                    elements = lists.setdefault(self._keys.key(self._keys.list_for(queue, message.priority)), [])
+                    known[queue, message.priority] = elements
+                elements.append(element)
+        for queue in {queue for queue, _ in known} & self._expiring.keys():
+            others += self._expire(queue)
+        return [*[("LPUSH", key, *elements) for key, elements in lists.items()], *others]
 
     def _route(self, message: Message, others: list[_Command]) -> list[str]:
         if not message.exchange:

@@ -8,6 +8,7 @@ the properties. Reading never raises: what can't be read becomes a message with 
 from __future__ import annotations
 
 import binascii
+import functools
 import itertools
 import os
 import time
@@ -18,7 +19,7 @@ import msgspec
 
 from celeriac import codec
 from celeriac.errors import CeleriacError, EncodeError
-from celeriac.message import Message
+from celeriac.message import CommonHeaders, Message, SharedHeaders
 from celeriac.wire.messages import expiration_ms
 
 __all__ = ["decode", "encode", "new_tag"]
@@ -70,7 +71,7 @@ def encode(message: Message, queue: str, tag: str) -> str:
         EncodeError: A header or property is not plain data.
     """
     try:
-        headers = codec.json_dumps(message.headers)
+        headers = _headers_text(message.headers)
         more = _more_properties(message)
     except (TypeError, ValueError, RecursionError) as exc:
         raise EncodeError(f"Message {message.id!r} can't be sent: {_culprit(message)}{exc}") from exc
@@ -84,6 +85,34 @@ def encode(message: Message, queue: str, tag: str) -> str:
         f', "delivery_info": {{"exchange": {quote(exchange)}, "routing_key": {quote(routing_key)}}}'
         f', "priority": {int(message.priority or 0)}, "body_encoding": "base64", "delivery_tag": "{tag}"}}}}'
     )
+
+
+def _headers_text(headers: dict[str, Any]) -> str:
+    """Headers as JSON. What many messages have in common is written once."""
+    if type(headers) is not SharedHeaders:
+        return codec.json_dumps(headers)
+    names, pieces = _form(headers.common)
+    parts = pieces.copy()
+    values = map(headers.__getitem__, names)
+    parts[1::2] = [quote(value) if type(value) is str else codec.json_dumps(value) for value in values]
+    return "".join(parts)
+
+
+@functools.lru_cache(maxsize=1024)
+def _form(common: CommonHeaders) -> tuple[list[str], list[str]]:
+    """Names of the headers that each message has for itself, and the JSON around them: every other piece is for one."""
+    names: list[str] = []
+    pieces: list[str] = []
+    text = "{"
+    for name, value in common.values.items():
+        text += f"{', ' if len(text) > 1 or pieces else ''}{quote(name)}: "
+        if name in common.own:
+            names.append(name)
+            pieces += (text, "")
+            text = ""
+        else:
+            text += codec.json_dumps(value)
+    return names, [*pieces, text + "}"]
 
 
 def _more_properties(message: Message) -> str:

@@ -13,16 +13,17 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from celeriac import codec, compression
 from celeriac.errors import EncodeError, MessageTooLarge
-from celeriac.message import Message
+from celeriac.message import CommonHeaders, Message, SharedHeaders
 from celeriac.safe_repr import MAX_LENGTH, saferepr
 from celeriac.wire.bodies import TaskBody, decode_body, protocol1_headers
 from celeriac.wire.moments import epoch, parse_moment, timelimits
 
 __all__ = [
-    "TaskBody", "TaskCall", "decode_body", "encode_call", "expiration_ms", "parse_moment", "protocol1_headers",
+    "CallForm", "TaskBody", "TaskCall", "decode_body", "encode_call", "expiration_ms", "parse_moment", "protocol1_headers",
     "timelimits",
 ]  # fmt: skip
 
@@ -30,6 +31,12 @@ logger = logging.getLogger(__name__)
 
 #: RabbitMQ closes the channel on a longer expiration (milliseconds, 49.7 days). The header `expires` holds anyway.
 _MAX_EXPIRATION = 2**32 - 1
+
+#: Headers in which the messages of one form differ. With a group, so does `group_index`.
+_OWN_HEADERS = ("id", "root_id", "argsrepr", "kwargsrepr")
+_NO_MOMENT: tuple[None, None] = (None, None)
+#: What may stand for delivery mode 1.
+_TRANSIENT = (1, "1", "transient")
 
 #: Types whose `repr` is short and can't run foreign code.
 _FLAT = frozenset({int, float, bool, type(None), str})
@@ -89,6 +96,101 @@ class TaskCall(msgspec.Struct, frozen=True, kw_only=True):
     properties: dict[str, Any] = {}
 
 
+class CallForm:
+    """A call whose id and arguments are still to be filled in. What all its messages have in common is made once.
+
+    Attributes:
+        call: The call; its own id, arguments and group index don't matter.
+        is_lasting: Whether messages may be made of it at any time: nothing in it counts from the present moment.
+    """
+
+    __slots__ = ("_common", "_embed", "_eta", "_expires", "_max_bytes", "_protocol", "call", "is_lasting")
+
+    def __init__(
+        self, call: TaskCall, *, now: float, tz: tzinfo = UTC, max_bytes: int | None = None, protocol: int = 2
+    ) -> None:
+        self.call = call
+        self.is_lasting = not call.countdown and call.eta is None and call.expires is None
+        self._eta = _eta(call, now, tz) if call.countdown or call.eta is not None else _NO_MOMENT
+        self._expires = _expires(call, now, tz) if call.expires is not None else _NO_MOMENT
+        self._max_bytes = max_bytes
+        self._protocol = protocol
+        self._embed = codec.Constant({
+            "callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord,
+        })  # fmt: skip
+        own = _OWN_HEADERS if call.group_index is None else (*_OWN_HEADERS, "group_index")
+        headers = _headers(call, self._eta[0], self._expires[0])
+        self._common = CommonHeaders(_laid_over(headers, call) if call.headers else headers, own)
+
+    def message(
+        self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], group_index: int | None = None
+    ) -> Message:
+        """The message of one such call.
+
+        Raises:
+            EncodeError: An argument can't be serialized; the message says where it sits.
+            MessageTooLarge: The body is larger than `max_bytes`.
+            ImproperlyConfigured: Unknown serializer or compression.
+        """
+        call = self.call
+        headers: dict[str, Any]
+        content: Any
+        if self._protocol == 1:
+            headers, content, last = *self._protocol1(task_id, args, kwargs, group_index), None
+        else:
+            headers, content, last = self._protocol2(task_id, args, kwargs, group_index), (args, kwargs), self._embed
+        try:
+            content_type, content_encoding, body = codec.dumps(content, call.serializer, last)
+        except EncodeError as exc:
+            raise _unencodable(replace(call, args=args, kwargs=kwargs), exc) from exc.__cause__
+        if call.compression:
+            body, mime = compression.compress(body, call.compression)
+            headers = {**headers, "compression": mime}
+        if self._max_bytes is not None and len(body) > self._max_bytes:
+            raise MessageTooLarge(
+                f"the arguments of {call.task} take {len(body)} bytes, more than the {self._max_bytes} allowed by"
+                " message_max_bytes; store the data and pass a reference to it"
+            )
+        return Message(
+            id=task_id,
+            headers=headers,
+            body=body,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            queue=call.queue,
+            exchange=call.exchange,
+            routing_key=call.routing_key,
+            priority=call.priority,
+            eta=self._eta[1],
+            expires_at=self._expires[1],
+            reply_to=call.reply_to or "",
+            transient=call.delivery_mode in _TRANSIENT,
+            properties=call.properties,
+        )
+
+    def _protocol2(
+        self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], group_index: int | None
+    ) -> dict[str, Any]:
+        call = self.call
+        headers = SharedHeaders(self._common.values)
+        headers.common = self._common
+        headers["id"] = task_id
+        headers["root_id"] = call.root_id or task_id
+        headers["argsrepr"] = _text(args) if call.argsrepr is None else call.argsrepr
+        headers["kwargsrepr"] = _text(kwargs) if call.kwargsrepr is None else call.kwargsrepr
+        if call.group_index is not None:
+            headers["group_index"] = group_index
+        if call.headers:
+            _laid_over(headers, call)
+        return headers
+
+    def _protocol1(
+        self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], group_index: int | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        call = replace(self.call, id=task_id, args=args, kwargs=kwargs, group_index=group_index)
+        return _laid_over({}, call), _protocol1(call, self._eta[0], self._expires[0])
+
+
 def encode_call(
     call: TaskCall, *, now: float, tz: tzinfo = UTC, max_bytes: int | None = None, protocol: int = 2
 ) -> Message:
@@ -107,49 +209,13 @@ def encode_call(
         ValueError: `countdown`, `eta` or `expires` is no moment.
         ImproperlyConfigured: Unknown serializer or compression.
     """
-    eta_text = expires_text = eta = expires_at = None
-    if call.countdown or call.eta is not None:
-        eta_text, eta = _eta(call, now, tz)
-    if call.expires is not None:
-        expires_text, expires_at = _expires(call, now, tz)
-    if protocol == 1:
-        headers, content = _protocol1(call, eta_text, expires_text)
-    else:
-        headers, content = _protocol2(call, eta_text, expires_text)
-    if call.headers:
-        headers.update(call.headers)
-        headers.pop("compression", None)  # copied from an earlier message it would make this body unreadable
-    try:
-        content_type, content_encoding, body = codec.dumps(content, call.serializer)
-    except EncodeError as exc:
-        raise _unencodable(call, exc) from exc.__cause__
-    if call.compression:
-        body, headers["compression"] = compression.compress(body, call.compression)
-    if max_bytes is not None and len(body) > max_bytes:
-        raise MessageTooLarge(
-            f"the arguments of {call.task} take {len(body)} bytes, more than the {max_bytes} allowed by"
-            " message_max_bytes; store the data and pass a reference to it"
-        )
-    return Message(
-        id=call.id,
-        headers=headers,
-        body=body,
-        content_type=content_type,
-        content_encoding=content_encoding,
-        queue=call.queue,
-        exchange=call.exchange,
-        routing_key=call.routing_key,
-        priority=call.priority,
-        eta=eta,
-        expires_at=expires_at,
-        reply_to=call.reply_to or "",
-        transient=call.delivery_mode in (1, "1", "transient"),
-        properties=call.properties,
-    )
+    form = CallForm(call, now=now, tz=tz, max_bytes=max_bytes, protocol=protocol)
+    return form.message(call.id, call.args, call.kwargs, call.group_index)
 
 
-def _protocol2(call: TaskCall, eta: str | None, expires: str | None) -> tuple[dict[str, Any], Any]:
-    headers = {
+def _headers(call: TaskCall, eta: str | None, expires: str | None) -> dict[str, Any]:
+    """The headers of protocol 2 in the order in which they are sent. Those in `_OWN_HEADERS` are filled in later."""
+    return {
         "lang": "py",
         "task": call.task,
         "id": call.id,
@@ -160,24 +226,32 @@ def _protocol2(call: TaskCall, eta: str | None, expires: str | None) -> tuple[di
         "group_index": call.group_index,
         "retries": call.retries,
         "timelimit": [call.time_limit, call.soft_time_limit],
-        "root_id": call.root_id or call.id,
+        "root_id": "",
         "parent_id": call.parent_id,
-        "argsrepr": _text(call.args) if call.argsrepr is None else call.argsrepr,
-        "kwargsrepr": _text(call.kwargs) if call.kwargsrepr is None else call.kwargsrepr,
+        "argsrepr": "",
+        "kwargsrepr": "",
         "origin": call.origin,
         "ignore_result": call.ignore_result,
         "replaced_task_nesting": call.replaced_task_nesting,
         "stamped_headers": call.stamped_headers,
         "stamps": call.stamps,
     }
-    embed = {"callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord}
-    return headers, (call.args, call.kwargs, embed)
+
+
+def _laid_over(headers: dict[str, Any], call: TaskCall) -> dict[str, Any]:
+    """Headers with the caller's own over them."""
+    if call.headers:
+        headers.update(call.headers)
+        headers.pop("compression", None)  # copied from an earlier message it would make this body unreadable
+    return headers
 
 
 def _text(arguments: Any) -> str:
     """What `saferepr` makes of arguments. Most are few and short, which is seen here at the cost of one call."""
     if type(arguments) not in (tuple, list, dict) or len(arguments) > _FEW:
         return saferepr(arguments)
+    if not arguments:
+        return repr(arguments)
     items = [*arguments, *arguments.values()] if type(arguments) is dict else arguments
     if not _FLAT.issuperset(map(type, items)):
         return saferepr(arguments)
@@ -191,8 +265,8 @@ def _text(arguments: Any) -> str:
     return text if len(text) <= MAX_LENGTH else saferepr(arguments)
 
 
-def _protocol1(call: TaskCall, eta: str | None, expires: str | None) -> tuple[dict[str, Any], Any]:
-    return {}, {
+def _protocol1(call: TaskCall, eta: str | None, expires: str | None) -> dict[str, Any]:
+    return {
         "task": call.task,
         "id": call.id,
         "args": call.args,
