@@ -22,7 +22,7 @@ from celeriac.router import Router, queue_defaults, queues_from_setting
 from celeriac.routing import Exchange, Queue
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
-from celeriac.wire.messages import TaskCall
+from celeriac.wire.messages import CallForm
 
 if TYPE_CHECKING:
     from celeriac.config import Settings
@@ -44,7 +44,7 @@ class AppConnections:
     #: Queues that must exist, as they are defined here, before the first message is sent. `sending` declares them.
     undeclared: list[Queue]
     #: What is the same in all calls of a task without options, by its name. `sending.prepare` keeps it.
-    plain_calls: dict[str, TaskCall]
+    plain_calls: dict[Any, CallForm]
     on_after_fork: Signal
     _lock: threading.RLock
     _plain_fields: dict[str, dict[str, Any]]
