@@ -5,8 +5,10 @@ The public names. Everything else is found in the module that is named after it.
 
 from celeriac import current
 from celeriac.app import Celeriac
+from celeriac.canvas import chain, chord, chunks, group, xmap, xstarmap
 from celeriac.context import Context
 from celeriac.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celeriac.loading import import_object
 from celeriac.result import AsyncResult, EagerResult, GroupResult, ResultSet, allow_join_result, result_from_tuple
 from celeriac.routing import Exchange, Queue
 from celeriac.sending import new_id as uuid
@@ -17,13 +19,15 @@ from celeriac.task import Task
 __all__ = [
     "AsyncResult", "Celeriac", "Context", "EagerResult", "Exchange", "GroupResult", "Ignore", "Queue", "Reject",
     "ResultSet", "Retry", "Signature", "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result", "bugreport",
-    "current_app", "maybe_signature", "result_from_tuple", "shared_task", "signature", "uuid",
+    "chain", "chord", "chunks", "current_app", "group", "maybe_signature", "result_from_tuple", "shared_task",
+    "signature", "uuid", "xmap", "xstarmap",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
 
 #: The current app of this thread: call it.
 current_app = current.get_current_app
+current.on_app_finalize.append(lambda app: import_object("celeriac.canvas.builtins:add_builtins", "tasks")(app))
 current.set_default_factory(lambda: Celeriac("default", set_as_current=False))
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from celeriac import current, eager, sending, signals
+from celeriac import current, sending, signals
 from celeriac.app_connections import AppConnections, new_origin
 from celeriac.config import Settings, load
 from celeriac.context import Context, running
@@ -387,7 +387,7 @@ class Celeriac(AppConnections):
 
     def run_eagerly(self, *args: Any) -> Any:
         """Run a call here; see `eager.run_eagerly`."""
-        return eager.run_eagerly(self, *args)
+        return import_object("celeriac.eager:run_eagerly", "apply")(self, *args)
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """A signature that this app sends."""

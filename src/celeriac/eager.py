@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from celeriac import states
+from celeriac import continuations, states
+from celeriac.context import Context
+from celeriac.continuations import Sequel
 from celeriac.execution import Environment, execute
 from celeriac.message import Action, Message
 from celeriac.outcome import Execution, Outcome
@@ -19,7 +21,7 @@ from celeriac.wire.results import decode_result
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["run_eagerly"]
+__all__ = ["fail_body", "run_eagerly"]
 
 
 def run_eagerly(
@@ -38,15 +40,27 @@ def run_eagerly(
     options["ignore_result"] = False  # the value is wanted here, whatever would be stored
     message, _ = prepare(app, task.name, args, kwargs, task_id, link, link_error, task=task, options=options)
     outcome, error = _run(app, message)
-    followers = deque(outcome.messages)
-    while followers:
-        followers.extend(_run(app, followers.popleft())[0].messages)
+    _run_all(app, outcome.messages)
     result = _as_result(app, message, outcome, error)
     if outcome.record is not None and task.store_eager_result and app.backend is not None:
         app.backend.store([outcome.record])
     if (app.conf.task_eager_propagates if throw is None else throw) and outcome.state in states.PROPAGATE_STATES:
         result.get(disable_sync_subtasks=False)
     return result
+
+
+def _run_all(app: Celeriac, messages: list[Message]) -> None:
+    """Run messages, and what follows from them."""
+    followers = deque(messages)
+    while followers:
+        followers.extend(_run(app, followers.popleft())[0].messages)
+
+
+def fail_body(app: Celeriac, body: Any, error: BaseException) -> None:
+    """Call the error callbacks of a chord's body that does not run."""
+    sequel = Sequel()
+    continuations.fail_body(app, Context(is_eager=True, called_directly=False), sequel, body, error)
+    _run_all(app, sequel.messages)
 
 
 def _run(app: Celeriac, message: Message) -> tuple[Outcome, BaseException | None]:

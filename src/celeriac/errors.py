@@ -14,7 +14,8 @@ from typing import Any
 
 __all__ = [
     "AlreadyRegistered", "AlwaysEagerIgnored", "BackendError", "BackendGetMetaError", "BackendStoreError",
-    "CeleriacError", "CeleriacWarning", "ChordError", "ContentDisallowed", "DecodeError", "DuplicateNodenameWarning",
+    "CeleriacError", "CeleriacWarning", "ChordError", "ChordErrorCallbackWarning", "ContentDisallowed", "DecodeError",
+    "DuplicateNodenameWarning",
     "DuplicateTaskNameWarning", "EncodeError", "FixupWarning", "Ignore", "ImproperlyConfigured", "IncompleteStream",
     "InvalidTaskError", "LeaseLost", "MaxRetriesExceededError", "MessageTooLarge", "NotConfigured", "NotRegistered",
     "OperationalError", "QueueNotFound", "Reject", "Retry", "SecurityError", "SecurityWarning",
@@ -39,6 +40,10 @@ class CeleriacWarning(UserWarning):
 
 class AlwaysEagerIgnored(CeleriacWarning):
     """`send_task` always sends a message, although `task_always_eager` is on."""
+
+
+class ChordErrorCallbackWarning(CeleriacWarning, PendingDeprecationWarning):
+    """An error callback of a chord is not called for the tasks of its header: see `task_allow_error_cb_on_chord_header`."""
 
 
 class DuplicateNodenameWarning(CeleriacWarning):

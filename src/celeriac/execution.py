@@ -15,13 +15,23 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from celeriac import errors, signals, states
+from celeriac.canvas.replacing import Replaced
 from celeriac.context import Context, make_context, running
-from celeriac.continuations import after_failure, after_success, retry_message
-from celeriac.errors import CeleriacError, Ignore, Reject, Retry
+from celeriac.continuations import (
+    NOTHING,
+    Sequel,
+    after_failure,
+    after_join,
+    after_replacement,
+    after_revocation,
+    after_success,
+    retry_message,
+)  # fmt: skip
+from celeriac.errors import CeleriacError, Ignore, OperationalError, Reject, Retry
 from celeriac.loading import import_object
 from celeriac.log import current_task_info, get_logger
 from celeriac.message import Action
-from celeriac.outcome import Execution, Outcome, Verdict
+from celeriac.outcome import JOIN, Execution, Outcome, Verdict
 from celeriac.recording import clean_text, make_record
 from celeriac.results.base import Record
 from celeriac.safe_repr import saferepr
@@ -205,7 +215,7 @@ def _after_return(
 ) -> Outcome:
     app = environment.app
     try:
-        messages = after_success(app, context, value)
+        sequel = after_success(app, context, value)
         record = None
         if not _ignores_result(context, task):
             record = make_record(app, context, states.SUCCESS, value)
@@ -216,7 +226,10 @@ def _after_return(
         signals.task_success.send(sender=task, result=value, runtime=time.monotonic() - started)
     _handle(task.on_success, value, context.id, context.args, context.kwargs)
     _handle(task.after_return, states.SUCCESS, value, context.id, context.args, context.kwargs, None)
-    return Outcome(execution.serial, execution.slot, context.task or "", states.SUCCESS, record, messages=messages)
+    return Outcome(
+        execution.serial, execution.slot, context.task or "", states.SUCCESS, record, messages=sequel.messages,
+        parts=sequel.parts, chords=sequel.chords,
+    )  # fmt: skip
 
 
 def _after_exception(
@@ -224,8 +237,10 @@ def _after_exception(
 ) -> Outcome:
     """What an exception means: Ignore, Reject and Retry are the task's own words; any other is a failure."""
     serial, slot, name = execution.serial, execution.slot, context.task or ""
+    if isinstance(exc, Replaced):
+        return _after_replacement(environment, execution, context, task, exc)
     if isinstance(exc, Ignore):
-        return Outcome(serial, slot, name, states.IGNORED)
+        return _after_ignore(environment, execution, context)
     if isinstance(exc, Retry):
         return _after_retry(environment, execution, context, task, exc)
     if isinstance(exc, Reject) and exc.requeue:
@@ -268,10 +283,11 @@ def _failure(
     if environment.is_eager:
         environment.error = exc
     try:
-        messages, more_records = after_failure(app, context, exc, trace)
+        sequel = after_failure(app, context, exc, trace)
     except Exception as problem:  # they are user code; their error must not hide the task's, nor get lost
         logger.exception("the error callbacks can't be sent")
-        messages, more_records = [], []
+        context.errbacks = None
+        sequel = after_failure(app, context, exc, trace)
         action, reason = Action.DEAD_LETTER, f"its error callbacks can't be sent: {saferepr(problem, 300)}"
     record = None
     if not _ignores_result(context, task) or (task is not None and task.store_errors_even_if_ignored):
@@ -286,9 +302,32 @@ def _failure(
         _handle(task.on_failure, exc, context.id, context.args, context.kwargs, trace)
         _handle(task.after_return, states.FAILURE, exc, context.id, context.args, context.kwargs, trace)
     return Outcome(
-        execution.serial, execution.slot, context.task or "", states.FAILURE, record, more_records, messages,
-        action.value, reason if action is not Action.ACK else "",
+        execution.serial, execution.slot, context.task or "", states.FAILURE, record, sequel.records, sequel.messages,
+        action.value, reason if action is not Action.ACK else "", parts=sequel.parts, chords=sequel.chords,
     )  # fmt: skip
+
+
+def _after_replacement(
+    environment: Environment, execution: Execution, context: Context, task: Any, exc: Replaced
+) -> Outcome:
+    try:
+        sequel = after_replacement(environment.app, context, exc.signature)
+    except Exception as problem:  # what is to take its place can't be sent
+        return _after_exception(environment, execution, context, task, problem)
+    logger.info("replaced by %s", saferepr(exc.signature, 200))
+    return Outcome(
+        execution.serial, execution.slot, context.task or "", states.IGNORED, messages=sequel.messages,
+        chords=sequel.chords,
+    )  # fmt: skip
+
+
+def _after_ignore(environment: Environment, execution: Execution, context: Context) -> Outcome:
+    """It stores nothing, but what waits for it has to end."""
+    error = Ignore(f"{context.task} was ignored")
+    sequel = after_revocation(environment.app, context, error)
+    return Outcome(
+        execution.serial, execution.slot, context.task or "", states.IGNORED, None, sequel.records, parts=sequel.parts
+    )
 
 
 def _after_retry(environment: Environment, execution: Execution, context: Context, task: Any, retry: Retry) -> Outcome:
@@ -314,12 +353,16 @@ def _apply_verdict(environment: Environment, execution: Execution, context: Cont
     verdict, app = execution.verdict, environment.app
     if verdict.state == "STORED":  # a redelivered message whose outcome is stored: only continuations may be missing
         return _resume(environment, execution, context)
+    if verdict.state == JOIN:
+        return _join(environment, execution, context)
     exc: BaseException = getattr(errors, verdict.error)(*verdict.args)
     if verdict.state == states.REVOKED:
         record = _record_of_error(app, context, states.REVOKED, exc, None)
+        sequel = after_revocation(app, context, exc)
         return Outcome(
-            execution.serial, execution.slot, context.task or "", states.REVOKED, record, action=verdict.action
-        )
+            execution.serial, execution.slot, context.task or "", states.REVOKED, record, sequel.records,
+            action=verdict.action, parts=sequel.parts,
+        )  # fmt: skip
     if _has_handler(task, "on_success", "on_failure") and _has_ended(app, context):
         return _resume(environment, execution, context)  # it was a handler that took too long, or crashed
     trace = "".join(tracebacks.format_exception_only(exc))
@@ -333,14 +376,37 @@ def _apply_verdict(environment: Environment, execution: Execution, context: Cont
 def _resume(environment: Environment, execution: Execution, context: Context) -> Outcome:
     app = environment.app
     done = app.AsyncResult(context.id or "")
-    messages: list[Any] = []
+    sequel = NOTHING
     if done.state == states.SUCCESS and (context.callbacks or context.chain or context.chord):
-        messages = after_success(app, context, done.result)
-    elif done.state == states.FAILURE and (context.errbacks or context.chain):
-        messages = after_failure(app, context, done.result, done.traceback or "")[0]
+        sequel = after_success(app, context, done.result)
+    elif done.state == states.FAILURE:
+        sequel = after_failure(app, context, done.result, done.traceback or "")
+    elif done.state == states.REVOKED:
+        sequel = after_revocation(app, context, done.result)
     # Their ids are those of the first time: what has been sent then and has ended is not sent again.
-    missing = [message for message in messages if not app.AsyncResult(message.id).ready()]
-    return Outcome(execution.serial, execution.slot, context.task or "", done.state, messages=missing)
+    missing = [message for message in sequel.messages if not app.AsyncResult(message.id).ready()]
+    return Outcome(
+        execution.serial, execution.slot, context.task or "", done.state, None, sequel.records, missing,
+        parts=sequel.parts, chords=sequel.chords if missing else [],
+    )  # fmt: skip
+
+
+def _join(environment: Environment, execution: Execution, context: Context) -> Outcome:
+    """This was the last part of a chord: send the body. The delivery ends as the part itself wanted it."""
+    verdict = execution.verdict
+    group_id = str(verdict.args[0])
+    try:
+        sequel = after_join(environment.app, context, group_id)
+    except OperationalError:  # the store is away: the part is delivered again
+        logger.exception("chord %s can't be joined now", group_id)
+        return Outcome(execution.serial, execution.slot, context.task or "", JOIN, action=Action.REQUEUE.value)
+    except CeleriacError:
+        logger.exception("chord %s can't be joined", group_id)
+        sequel = Sequel()
+    return Outcome(
+        execution.serial, execution.slot, context.task or "", JOIN, None, sequel.records, sequel.messages,
+        verdict.action, verdict.reason, parts=sequel.parts, chords=sequel.chords, joined=[group_id],
+    )  # fmt: skip
 
 
 def _unreadable(environment: Environment, execution: Execution, exc: Exception) -> Outcome:
@@ -384,6 +450,8 @@ def _record_of_error(app: Celeriac, context: Context, state: str, exc: BaseExcep
 
 
 def _ignores_result(context: Context, task: Any) -> bool:
+    if context.chord:
+        return False  # the body of the chord gets it
     if context.ignore_result is not None:
         return bool(context.ignore_result)
     return bool(task is not None and task.ignore_result)
@@ -458,5 +526,6 @@ def _with_verdict(execution: Execution, verdict: Verdict) -> Execution:
 def _with_runtime(outcome: Outcome, runtime: float) -> Outcome:
     return Outcome(
         outcome.serial, outcome.slot, outcome.task, outcome.state, outcome.record, outcome.more_records,
-        outcome.messages, outcome.action, outcome.reason, outcome.until, runtime,
+        outcome.messages, outcome.action, outcome.reason, outcome.until, runtime, outcome.parts, outcome.chords,
+        outcome.joined,
     )  # fmt: skip

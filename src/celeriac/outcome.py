@@ -13,14 +13,15 @@ import msgspec
 from celeriac.message import Message
 from celeriac.results.base import Record
 
-__all__ = ["RUN", "STORED", "Execution", "Outcome", "Verdict"]
+__all__ = ["JOIN", "RUN", "STORED", "ChordStart", "Execution", "Outcome", "Part", "Verdict"]
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
     """The end of a task that is decided already; the runner only writes it down and tells who has to know.
 
     Attributes:
-        state: FAILURE or REVOKED; STORED if the outcome is stored and only its continuations may be missing.
+        state: FAILURE or REVOKED; STORED if the outcome is stored and only its continuations may be missing; JOIN if it
+            was the last part of a chord, whose body is to be sent now.
         error: Name of the exception class in `celeriac.errors`.
         args: Its arguments.
         action: What becomes of the delivery (`Action` value).
@@ -36,6 +37,8 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
 
 #: State of a verdict: the outcome is stored, only what follows from it may be missing.
 STORED = "STORED"
+#: State of a verdict: this was the last part of the chord whose group id is its only argument.
+JOIN = "JOIN"
 #: No verdict: run the task.
 RUN = Verdict(state="")
 
@@ -58,6 +61,23 @@ class Execution(msgspec.Struct, frozen=True, array_like=True):
     verdict: Verdict = RUN
 
 
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a chord's header has ended: one of `size`, number `index`."""
+
+    group_id: str
+    index: int
+    size: int
+
+
+class ChordStart(msgspec.Struct, frozen=True, array_like=True):
+    """A chord begins: its header has `size` parts, whose ids are in `value`."""
+
+    group_id: str
+    size: int
+    value: bytes
+    expires_at: float | None = None
+
+
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """What one execution produced.
 
@@ -68,6 +88,9 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         messages: Continuations, ready to be published.
         action: What becomes of the delivery (`Action` value).
         runtime: Seconds.
+        parts: Parts of chords that have ended with it.
+        chords: Chords that begin with its messages.
+        joined: Chords that are over: their counts may go.
     """
 
     serial: int
@@ -81,3 +104,6 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     reason: str = ""
     until: float | None = None
     runtime: float = 0.0
+    parts: list[Part] = []
+    chords: list[ChordStart] = []
+    joined: list[str] = []

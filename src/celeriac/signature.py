@@ -7,12 +7,15 @@ the one it was made with, else the current app. Layer 1: it never imports the ap
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from celeriac.current import get_current_app
+from celeriac.loading import import_object
 
 __all__ = ["Signature", "maybe_signature", "signature"]
+
+S = TypeVar("S", bound="type[Signature]")
 
 
 class Signature(dict[str, Any]):
@@ -30,6 +33,19 @@ class Signature(dict[str, Any]):
         >>> add.s(2).apply_async((3,))  # add(3, 2)
     """
 
+    #: Classes of composites by `subtask_type`; the modules of `canvas` put theirs in.
+    TYPES: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def register_type(cls, name: str | None = None) -> Callable[[S], S]:
+        """Class decorator: signatures whose `subtask_type` is `name` become instances of that class."""
+
+        def register(subclass: S) -> S:
+            Signature.TYPES[name or subclass.__name__] = subclass
+            return subclass
+
+        return register
+
     def __init__(
         self,
         task: Any = None,
@@ -45,6 +61,7 @@ class Signature(dict[str, Any]):
         self._app = app
         if isinstance(task, Mapping):
             super().__init__(copy.deepcopy(dict(task)))
+            self["options"] = {**(self.get("options") or {}), **ex}
             for key, value in _EMPTY.items():
                 self.setdefault(key, copy.copy(value))
             return
@@ -62,8 +79,12 @@ class Signature(dict[str, Any]):
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> Signature:
-        """The signature whose dict form this is."""
-        return cls(d, app=app)
+        """The signature whose dict form this is: of a composite, an instance of its class."""
+        kind = Signature.TYPES.get(d.get("subtask_type") or "")
+        if kind is not None and kind is not cls:
+            found: Signature = kind.from_dict(d, app=app)
+            return found
+        return Signature(d, app=app)
 
     # what it holds
 
@@ -170,12 +191,59 @@ class Signature(dict[str, Any]):
             merged_options,
         )
 
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        chord: Any = None,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        group_index: int | None = None,
+    ) -> Any:
+        """Give it the ids with which it will be sent; returns its result to come."""
+        given = {"group_id": group_id, "chord": chord, "root_id": root_id, "parent_id": parent_id}
+        self.options.update({key: value for key, value in given.items() if value is not None})
+        if group_index is not None:
+            self.options["group_index"] = group_index
+        return import_object("celeriac.canvas.freezing:freeze", "freeze")(self, self.app, _id)
+
+    # stamps
+
+    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> None:
+        """Put stamps on this signature and on those inside it and linked to it.
+
+        Args:
+            visitor: A `StampingVisitor`, asked for the stamps of each.
+            append_stamps: Add to the stamps that are there instead of replacing those of the same name.
+            headers: Stamps for all of them.
+        """
+        import_object("celeriac.canvas.stamping:stamp", "stamp")(self, visitor, append_stamps, headers)
+
+    def stamp_links(self, visitor: Any, append_stamps: bool = False, **headers: Any) -> None:
+        """Put stamps on what is linked to this signature."""
+        import_object("celeriac.canvas.stamping:stamp_links", "stamp")(self, visitor, append_stamps, headers)
+
+    # composing
+
+    def __or__(self, other: Any) -> Any:
+        """`a | b`: b is called with what a returns."""
+        if not isinstance(other, Signature):
+            raise TypeError(f"a signature can be chained with another signature only, not with {other!r}")
+        return import_object("celeriac.canvas.composing:join", "|")(self, other)
+
+    def __ior__(self, other: Any) -> Any:
+        return self.__or__(other)
+
+    def __invert__(self) -> Any:
+        """`~s`: send it and wait for its value."""
+        return self.apply_async().get()
+
     # making others of it
 
     def clone(self, args: Any = None, kwargs: Any = None, **opts: Any) -> Signature:
         """A copy with these arguments and options added."""
         merged_args, merged_kwargs, merged_options = self.merge(args, kwargs, opts)
-        twin = Signature.from_dict(self, app=self._app)
+        twin = copy.deepcopy(self)
         twin["args"] = copy.deepcopy(merged_args)
         twin["kwargs"] = copy.deepcopy(merged_kwargs)
         twin["options"] = copy.deepcopy(merged_options)
@@ -207,24 +275,30 @@ class Signature(dict[str, Any]):
 
     def link(self, callback: Any) -> Any:
         """Run `callback` with the result when the task succeeds; returns the callback."""
-        return self._append("link", callback)
+        return self.append_to_list_option("link", callback)
 
     def link_error(self, errback: Any) -> Any:
         """Run `errback` when the task fails; returns the errback."""
-        return self._append("link_error", errback)
+        return self.append_to_list_option("link_error", errback)
 
     def on_error(self, errback: Any) -> Signature:
         """`link_error` that returns itself."""
         self.link_error(errback)
         return self
 
-    def _append(self, key: str, value: Any) -> Any:
+    def append_to_list_option(self, key: str, value: Any) -> Any:
+        """Add to an option that is a list, unless it is there already; returns the value."""
         entries = self.options.setdefault(key, [])
         if not isinstance(entries, list):
             entries = self.options[key] = [entries]
         if value not in entries:
             entries.append(value)
         return value
+
+    def extend_list_option(self, key: str, value: Any) -> None:
+        """Add one or several values to an option that is a list."""
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            self.append_to_list_option(key, each)
 
     def flatten_links(self) -> list[Any]:
         """Itself and its callbacks, recursively."""

@@ -284,7 +284,36 @@ class Task(Generic[P, R]):
         """`s` that ignores further arguments."""
         return Signature(self.name, args, kwargs, immutable=True, app=self._app)
 
+    def map(self, it: Any) -> Signature:
+        """One message that calls this task with each of the items."""
+        return cast(Signature, import_object("celeriac.canvas.maps:xmap", "map")(self.s(), it, app=self._app))
+
+    def starmap(self, it: Any) -> Signature:
+        """One message that calls this task with each of the lists of arguments."""
+        return cast(Signature, import_object("celeriac.canvas.maps:xstarmap", "starmap")(self.s(), it, app=self._app))
+
+    def chunks(self, it: Any, n: int) -> Signature:
+        """Lists of arguments in parts of `n`, each part a message."""
+        return cast(Signature, import_object("celeriac.canvas.maps:chunks", "chunks")(self.s(), it, n, app=self._app))
+
     # inside a running task
+
+    def replace(self, sig: Signature) -> Any:
+        """Let another signature take the place of this execution: its id, its callbacks, its place in a workflow.
+
+        Raises:
+            Ignore: Always in a worker; nothing after this call runs. Run eagerly, it returns the value.
+            ImproperlyConfigured: The signature is an empty chain or a part of a chord.
+        """
+        return import_object("celeriac.canvas.replacing:replace", "replace")(self.app, self.request, sig)
+
+    def add_to_chord(self, sig: Signature, lazy: bool = False) -> Any:
+        """Add a signature to the header of the chord that this execution is a part of.
+
+        Raises:
+            ValueError: It is not a part of a chord.
+        """
+        return import_object("celeriac.canvas.growing:add_to_chord", "add_to_chord")(self.app, self.request, sig, lazy)
 
     def retry(
         self,

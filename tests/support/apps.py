@@ -12,9 +12,10 @@ from typing import Any
 from celeriac import Celeriac
 from celeriac.execution import Environment, execute
 from celeriac.message import Action, Delivery, Message, Settlement
-from celeriac.outcome import Execution, Outcome
+from celeriac.outcome import JOIN, Execution, Outcome, Verdict
 from celeriac.results.base import Record
 from celeriac.transport.base import Commit
+from celeriac.worker.chords import Entry, count
 
 __all__ = ["memory_app", "run_all", "sent"]
 
@@ -44,7 +45,7 @@ def run_all(app: Celeriac, *queues: str) -> list[Outcome]:
             for delivery in deliveries:
                 outcome = execute(environment, _execution(delivery))
                 outcomes.append(outcome)
-                _commit(app, delivery, outcome)
+                _commit(app, environment, delivery, outcome)
     finally:
         environment.close()
     return outcomes
@@ -63,7 +64,23 @@ def _store(app: Celeriac, records: list[Record]) -> None:
         app.backend.store(records)
 
 
-def _commit(app: Celeriac, delivery: Delivery, outcome: Outcome) -> None:
+def _commit(app: Celeriac, environment: Environment, delivery: Delivery, outcome: Outcome) -> None:
     _store(app, outcome.more_records)
+    held = [outcome]
     settlement = Settlement(delivery, Action(outcome.action), outcome.reason, outcome.until)
-    app.transport.commit([Commit(settlement, outcome.record, outcome.messages)])
+    entry = Entry(
+        settlement, outcome.record, outcome.messages, outcome.more_records, parts=outcome.parts, chords=outcome.chords,
+        on_last=lambda group_id: held.append(execute(environment, _join(delivery, outcome, group_id))),
+    )  # fmt: skip
+    (counted,) = count(app.backend, [entry])
+    if counted.on_done is not None:
+        app.transport.publish(outcome.messages)
+        counted.on_done()
+        _commit(app, environment, delivery, held[-1])
+    else:
+        app.transport.commit([Commit(settlement, counted.record, counted.messages)])
+
+
+def _join(delivery: Delivery, outcome: Outcome, group_id: str) -> Execution:
+    verdict = Verdict(JOIN, args=[group_id], action=outcome.action, reason=outcome.reason)
+    return Execution(1, 0, delivery.message, delivery.queue, delivery.deliveries, verdict)

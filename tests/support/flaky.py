@@ -243,6 +243,9 @@ class FlakyStore(_Flaky):
     def forget(self, ids: Sequence[str]) -> None:
         return self._call("forget", self.inner.forget, ids)
 
+    def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
+        return self._call("start_chord", self.inner.start_chord, group_id, size, value, expires_at)
+
     def join_part(self, group_id: str, index: int, size: int) -> int:
         return self._call("join_part", self.inner.join_part, group_id, index, size)
 

@@ -103,6 +103,9 @@ class ResultStore(Protocol):
     def forget(self, ids: Sequence[str]) -> None:
         """Delete records."""
 
+    def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
+        """Keep the header of a chord of `size` parts, as `save_group` does, before any of its parts can end."""
+
     def join_part(self, group_id: str, index: int, size: int) -> int:
         """Count part `index` of a chord of `size` parts as ended; returns how many different parts have ended."""
 

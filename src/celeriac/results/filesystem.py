@@ -196,6 +196,10 @@ class FilesystemStore:
 
     # chords and groups
 
+    def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
+        """Keep the header of a chord."""
+        self.save_group(group_id, value, expires_at)
+
     def join_part(self, group_id: str, index: int, size: int) -> int:
         """Count a part of a chord, once; returns how many have ended. The parts are bits of one number."""
         place = self._parts_place(group_id)

@@ -208,6 +208,10 @@ class MemcachedStore:
     def _parts_key(self, group_id: str) -> str:
         return self._key("celery-taskset-parts-", group_id)
 
+    def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
+        """Keep the header of a chord."""
+        self.save_group(group_id, value, expires_at)
+
     def join_part(self, group_id: str, index: int, size: int) -> int:
         """Count a part of a chord, once; returns how many have ended.
 

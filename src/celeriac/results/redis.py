@@ -166,6 +166,12 @@ class RedisStore:
     def _group_key(self, group_id: str) -> bytes:
         return f"{self._prefix}celery-taskset-meta-{group_id}".encode()
 
+    def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
+        """Keep the header of a chord, and its size where stock workers look for it."""
+        self.save_group(group_id, value, expires_at)
+        expiry = () if expires_at is None else ("PXAT", max(1, int(expires_at * 1000)))
+        self._server.call("SET", self._group_key(group_id) + b".s", size, *expiry)
+
     def join_part(self, group_id: str, index: int, size: int) -> int:
         """Count a part of a chord, once; returns how many have ended."""
         return int(self._server.run(JOIN, (self._group_key(group_id) + b".parts",), (index, CHORD_KEPT)))

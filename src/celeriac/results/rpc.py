@@ -222,6 +222,10 @@ class RpcStore:
 
     # what it can't do
 
+    def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
+        """Keep the header of a chord."""
+        self.save_group(group_id, value, expires_at)
+
     def join_part(self, group_id: str, index: int, size: int) -> int:
         """Nothing is kept, so nothing can be counted.
 

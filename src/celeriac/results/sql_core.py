@@ -119,6 +119,10 @@ class CoreStore:
 
         self._run(work)
 
+    def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
+        """Keep the header of a chord."""
+        self.save_group(group_id, value, expires_at)
+
     def join_part(self, group_id: str, index: int, size: int) -> int:
         """Count a part of a chord, once; returns how many have ended."""
 

@@ -145,6 +145,10 @@ class SqliteStore:
         with Transaction(self._database) as connection:
             connection.execute(f"DELETE FROM celery_taskmeta WHERE {_AMONG}", (_json_list(ids),))
 
+    def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
+        """Keep the header of a chord."""
+        self.save_group(group_id, value, expires_at)
+
     def join_part(self, group_id: str, index: int, size: int) -> int:
         """Count a part of a chord, once; returns how many have ended."""
         with Transaction(self._database) as connection:

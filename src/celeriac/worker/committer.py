@@ -10,8 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from celeriac.errors import CeleriacError, OperationalError
 from celeriac.faultpoint import faultpoint
 from celeriac.log import get_logger
@@ -19,6 +17,7 @@ from celeriac.message import Action, Delivery, Message, Settlement
 from celeriac.results.base import Fence, Record, ResultStore
 from celeriac.timing import backoff
 from celeriac.transport.base import Commit, Transport
+from celeriac.worker.chords import Entry, count, forget
 from celeriac.worker.leases import Leases
 
 __all__ = ["Committer", "Entry"]
@@ -27,23 +26,6 @@ logger = get_logger("celeriac.worker.committer")
 
 #: Longest pause between two attempts, in seconds.
 LONGEST_PAUSE = 2.0
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One thing to commit. Without `settlement`: a state of a running task, or the outcome of one acked early.
-
-    Attributes:
-        more_records: Records of other tasks, stored first.
-        on_done: Called in the event loop once it is committed.
-        is_early: The record is that of an outcome whose handlers are still running; the outcome itself will follow.
-    """
-
-    settlement: Settlement | None = None
-    record: Record | None = None
-    messages: Sequence[Message] = ()
-    more_records: Sequence[Record] = ()
-    on_done: Callable[[], None] | None = None
-    is_early: bool = False
 
 
 class _Steps:
@@ -118,10 +100,27 @@ class Committer:
                     self._condition.wait()
                 batch, self._pending = self._pending, []
                 self._in_hand = len(batch)
+            batch = self._count_until_done(batch)
             refused = self._commit_until_done(batch)
             self._in_hand = 0
+            if self._store is not None:
+                forget(self._store, batch, {delivery.token for delivery in refused})
             self._leases.discard([entry.settlement.delivery for entry in batch if entry.settlement is not None])
             self._on_committed(batch, refused)
+
+    def _count_until_done(self, batch: list[Entry]) -> list[Entry]:
+        attempt = 0
+        while True:
+            try:
+                return count(self._store, batch)
+            except OperationalError as exc:
+                attempt += 1
+                pause = backoff(attempt, cap=LONGEST_PAUSE)
+                logger.warning("the parts of chords can't be counted, trying again in %.1f s: %s", pause, exc)
+                threading.Event().wait(pause)
+            except Exception as exc:  # a value that a driver can't take
+                logger.exception("the parts of chords can't be counted: %s", exc)
+                return batch
 
     def _commit_until_done(self, batch: list[Entry]) -> list[Delivery]:
         attempt, steps = 0, _Steps()

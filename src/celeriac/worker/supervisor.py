@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from celeriac.config import Settings
 from celeriac.errors import ImproperlyConfigured, OperationalError, near_match
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
-from celeriac.outcome import RUN, STORED, Outcome, Verdict
+from celeriac.outcome import JOIN, RUN, STORED, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
 from celeriac.router import queue_defaults
@@ -309,12 +310,27 @@ class Supervisor:
             action = ACTIONS[outcome.action]
             charged = action is not Action.ACK and (assignment.verdict is RUN or assignment.is_decided)
             settlement = Settlement(assignment.delivery, action, outcome.reason, outcome.until, charged)
-        return Entry(settlement, outcome.record, outcome.messages, outcome.more_records)
+        if not (outcome.parts or outcome.chords or outcome.joined):
+            return Entry(settlement, outcome.record, outcome.messages, outcome.more_records)
+        return Entry(
+            settlement, outcome.record, outcome.messages, outcome.more_records, parts=outcome.parts,
+            chords=outcome.chords, joined=outcome.joined, on_last=partial(self._join, assignment, outcome),
+        )  # fmt: skip
+
+    def _join(self, assignment: Assignment, outcome: Outcome, group_id: str) -> None:
+        """It was the last part of a chord: have a runner make the body's message, then settle as the part wanted it."""
+        assignment.verdict = Verdict(JOIN, args=[group_id], action=outcome.action, reason=outcome.reason)
+        assignment.hard = assignment.soft = None
+        self.pool.submit([assignment], first=True)
 
     def on_crash(self, assignment: Assignment, reason: str) -> None:
         """The runner died while it ran this: once more, unless its starts are used up or it must not be repeated."""
         starts = assignment.delivery.starts + 1
-        if assignment.verdict.state == STORED and starts < self._rules.max_deliveries:
+        if (
+            assignment.verdict.state in (STORED, JOIN)
+            and starts < self._rules.max_deliveries
+            and not assignment.is_acked
+        ):
             self._requeue(assignment)
             return
         if assignment.verdict is not RUN:
@@ -341,9 +357,11 @@ class Supervisor:
     def _write_down(self, assignment: Assignment, verdict: Verdict) -> None:
         """The same without a runner, when even that killed one: the record alone."""
         message = assignment.delivery.message
-        if verdict.state == STORED:
+        if verdict.state in (STORED, JOIN):
             reason = "poisonous: its outcome is stored, but each runner that was to send what follows has died"
-            self.committer.add([Entry(Settlement(assignment.delivery, Action.DEAD_LETTER, reason, charged=True))])
+            logger.error("%s[%s] %s", assignment.task, assignment.id, reason)
+            if not assignment.is_acked:
+                self.committer.add([Entry(Settlement(assignment.delivery, Action.DEAD_LETTER, reason, charged=True))])
             return
         settlement = None
         if not assignment.is_acked:

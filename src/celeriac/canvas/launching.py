@@ -1,0 +1,189 @@
+"""From a workflow to the messages that start it.
+
+`launch` takes a normalized workflow with ids and yields the messages of all tasks that can run now, each with what it
+needs to let the rest follow: the later steps of its chain, the body of its chord. A chord's start comes before the
+messages of its parts, since it has to be known to the result store before the first part can end. Both clients
+(`publishing`) and workers (`continuations`, `joining`) send what it yields.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from celeriac.canvas.composing import is_group
+from celeriac.canvas.members import own_copy
+from celeriac.canvas.normalizing import is_chain, is_chord
+from celeriac.message import Message
+from celeriac.outcome import ChordStart
+from celeriac.sending import prepare
+from celeriac.signature import maybe_signature
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+__all__ = ["NOWHERE", "Place", "end_id", "end_place", "launch", "part_ids", "place_of", "placed"]
+
+
+class Place(NamedTuple):
+    """Where a workflow stands in a group, and which chord's body waits for its end."""
+
+    group_id: str | None = None
+    group_index: int | None = None
+    chord: Any = None
+
+
+NOWHERE = Place()
+
+
+def end_place(signature: Any) -> Place:
+    """The place in another workflow of a workflow's last task."""
+    while signature.get("subtask_type"):
+        if is_group(signature):
+            return NOWHERE
+        signature = maybe_signature(signature.tasks[-1] if is_chain(signature) else signature.body)
+    return place_of(signature.options)
+
+
+def place_of(options: Mapping[str, Any]) -> Place:
+    """The place that options tell."""
+    return Place(options.get("group_id"), options.get("group_index"), options.get("chord"))
+
+
+def launch(
+    app: Celeriac,
+    signature: Any,
+    args: Any = (),
+    kwargs: Any = None,
+    options: Mapping[str, Any] | None = None,
+    place: Place = NOWHERE,
+    *,
+    is_checked: bool = False,
+) -> Iterator[Message | ChordStart]:
+    """What starts a normalized workflow with ids.
+
+    Args:
+        app: Who sends it.
+        signature: The workflow.
+        args: Arguments of what runs first.
+        kwargs: Keyword arguments of what runs first.
+        options: Options of what runs first; `chain` is what runs after the whole.
+        place: Where the workflow stands in another one.
+        is_checked: Check the arguments against the tasks' functions.
+    """
+    if is_chain(signature):
+        first, *rest = signature.tasks
+        rest[-1] = placed(rest[-1], place)
+        given = dict(options or {})
+        given["chain"] = [*(given.get("chain") or ()), *reversed(rest)]
+        yield from launch(app, first, args, kwargs, given, is_checked=is_checked)
+    elif is_group(signature):
+        group_id = signature.options["task_id"]
+        for index, member in enumerate(signature.tasks):
+            where = Place(group_id, index, place.chord)
+            yield from launch(app, member, args, kwargs, options, where, is_checked=is_checked)
+    elif is_chord(signature):
+        yield from _launch_chord(app, signature, args, kwargs, options, place, is_checked)
+    else:
+        yield _message(app, placed(signature, place), args, kwargs, options or {}, is_checked)
+
+
+def _launch_chord(
+    app: Celeriac, signature: Any, args: Any, kwargs: Any, options: Any, place: Place, is_checked: bool
+) -> Iterator[Message | ChordStart]:
+    header = signature["kwargs"]["header"]
+    group_id, size = header.options["task_id"], len(header.tasks)
+    given = dict(options or {})
+    body = signature.body
+    if place.group_id:
+        body = placed(body, place)
+    elif not end_place(body).group_id:  # it has none from before it travelled
+        body = placed(body, Place(group_id))
+    for step in reversed(given.pop("chain", None) or ()):
+        body = _with_chain(body, step)
+    if not size:
+        yield from launch(app, body, ([],), None, _relation(given))
+        return
+    if body is signature.body:
+        body = own_copy(body)
+    body["chord_size"] = size
+    yield ChordStart(group_id, size, _group_value(group_id, header.tasks), _expires_at(app))
+    yield from launch(app, header, args, kwargs, given, Place(group_id, None, body), is_checked=is_checked)
+
+
+def _with_chain(body: Any, step: Any) -> Any:
+    """What foreign clients let run after a chord in their own way: it follows the body."""
+    twin = own_copy(body)
+    twin.options["chain"] = [*(twin.options.get("chain") or ()), step]
+    return twin
+
+
+def _relation(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: options[key] for key in ("root_id", "parent_id", "add_to_parent") if key in options}
+
+
+def placed(signature: Any, place: Place) -> Any:
+    """The workflow with its last task in this place of another one; the rest is shared with it."""
+    if place == NOWHERE:
+        return signature
+    if is_group(signature):  # it has no one end: a body that is a group
+        return signature
+    twin = own_copy(signature)
+    if is_chain(signature):
+        steps = signature.tasks
+        twin["kwargs"] = {**twin["kwargs"], "tasks": [*steps[:-1], placed(steps[-1], place)]}
+    elif is_chord(signature):
+        twin["kwargs"] = {**twin["kwargs"], "body": placed(signature.body, place)}
+    else:
+        given = {"group_id": place.group_id, "group_index": place.group_index, "chord": place.chord}
+        twin.options.update({key: value for key, value in given.items() if value is not None})
+        if place.chord is not None:
+            twin.options["ignore_result"] = False  # the body gets it
+    return twin
+
+
+def _message(
+    app: Celeriac, signature: Any, args: Any, kwargs: Any, options: Mapping[str, Any], is_checked: bool
+) -> Message:
+    chain = [*(options.get("chain") or ()), *(signature.options.get("chain") or ())]
+    merged_args, merged_kwargs, merged = signature.merge(args, kwargs, options)
+    merged["add_to_parent"] = False  # whoever launches writes the trail
+    if chain:
+        merged["chain"] = chain
+    task = app.tasks.get(signature.task)
+    if is_checked and task is not None and task.typing:
+        task.check_arguments(merged_args, merged_kwargs)
+    task_id = merged.pop("task_id", None)
+    return prepare(app, signature.task, merged_args, merged_kwargs, task_id, task=task, options=merged)[0]
+
+
+def _expires_at(app: Celeriac) -> float | None:
+    lifetime: Any = app.conf.result_chord_expires or app.conf.result_expires
+    if isinstance(lifetime, timedelta):
+        lifetime = lifetime.total_seconds()
+    return time.time() + lifetime if lifetime else None
+
+
+def _group_value(group_id: str, parts: list[Any]) -> bytes:
+    """The header's result as the store keeps it: its id and those of its parts."""
+    return msgspec.json.encode([[group_id, None], [[[end_id(part), None], None] for part in parts]])
+
+
+def end_id(signature: Any) -> str:
+    """Id of the task (or group) whose value is the workflow's."""
+    while is_chain(signature) or is_chord(signature):
+        signature = maybe_signature(signature.tasks[-1] if is_chain(signature) else signature.body)
+    task_id: str = signature.options["task_id"]
+    return task_id
+
+
+def part_ids(value: bytes) -> list[str]:
+    """Ids of the parts of a header, as the store keeps it."""
+    found = []
+    for head, _ in msgspec.json.decode(value)[1]:
+        found.append(head[0] if isinstance(head, list) else head)
+    return found

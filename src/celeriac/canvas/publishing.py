@@ -1,0 +1,96 @@
+"""Sends a workflow from a client: `apply_async` of chain, group and chord.
+
+Messages are made and handed to the broker in batches, so a group of a generator is never in memory as a whole. A chord's
+start is written to the result store before its first part is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from celeriac.canvas.composing import is_group
+from celeriac.canvas.eager import apply
+from celeriac.canvas.freezing import assign
+from celeriac.canvas.launching import Place, launch, place_of
+from celeriac.canvas.members import own_copy
+from celeriac.canvas.normalizing import flattened, hand_on, has_chord, normalize
+from celeriac.canvas.stores import chord_store
+from celeriac.context import running
+from celeriac.group_result import GroupResult
+from celeriac.message import Message
+from celeriac.outcome import ChordStart
+from celeriac.sending import new_id
+
+__all__ = ["publish", "send"]
+
+#: Messages that are handed to the broker at once: enough that a round trip costs nothing per message.
+BATCH = 500
+
+
+def send(signature: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+    """Send a chain, group or chord; returns its result to come.
+
+    Raises:
+        NotImplementedError: It has a chord in it, and there is no result store that can count its parts.
+    """
+    app = signature.app
+    if app.conf.task_always_eager:
+        return apply(signature, args, kwargs, options)
+    options = {key: value for key, value in options.items() if value is not None}
+    how: dict[str, Any] = {
+        key: options.pop(key) for key in ("connection", "retry", "retry_policy", "producer") if key in options
+    }
+    task_id, to_parent = options.pop("task_id", None), options.pop("add_to_parent", True)
+    relation: dict[str, Any] = {key: options.pop(key) for key in ("root_id", "parent_id", "chain") if key in options}
+    whole = own_copy(signature)
+    for key in ("link", "link_error"):
+        whole.extend_list_option(key, options.pop(key, None) or [])
+    whole.options.update(options)
+    if is_group(whole):
+        result = _send_group(app, whole, args, kwargs, relation, task_id, how)
+    else:
+        tree = normalize(whole)
+        if has_chord(tree):
+            chord_store(app)
+        result = assign(tree, app, task_id=task_id)
+        place = place_of(whole.options)
+        publish(app, launch(app, tree, args, kwargs, relation, place, is_checked=True), how)
+    context = running.get()
+    if to_parent and context is not None and not context.called_directly:
+        context.children = [*(context.children or ()), result]
+    return result
+
+
+def _send_group(
+    app: Any, whole: Any, args: Any, kwargs: Any, relation: Any, task_id: str | None, how: Mapping[str, Any]
+) -> GroupResult:
+    """Make, send and forget one member after the other."""
+    group_id = task_id or whole.options.pop("task_id", None) or new_id()
+    own = {
+        key: value for key, value in whole.options.items() if key not in ("root_id", "parent_id", "link", "link_error")
+    }
+    place = place_of(own)
+    results: list[Any] = []
+
+    def messages() -> Iterator[Message | ChordStart]:
+        for index, member in enumerate(flattened(whole.take_members())):
+            hand_on(member, whole.args, own)
+            results.append(assign(member, app, group_index=index))
+            where = Place(group_id, index, place.chord)
+            yield from launch(app, member, args, kwargs, relation, where, is_checked=True)
+
+    publish(app, messages(), how)
+    return GroupResult(group_id, results, app=app)
+
+
+def publish(app: Any, items: Iterator[Message | ChordStart], how: Mapping[str, Any]) -> None:
+    """Hand messages to the broker in batches, and what starts a chord to the result store before its messages."""
+    while batch := list(islice(items, BATCH)):
+        for start in batch:
+            if isinstance(start, ChordStart):
+                chord_store(app).start_chord(start.group_id, start.size, start.value, start.expires_at)
+        messages = [message for message in batch if not isinstance(message, ChordStart)]
+        if messages:
+            app.publish(messages, how)

@@ -1,0 +1,87 @@
+"""The step of a commit that is about chords: write those that begin, count the parts that have ended.
+
+The committer calls `count` before it commits a batch. A part is counted once it is stored, and counted once however
+often its message is delivered. The entry of a chord's last part is held back: its delivery is settled when the body has
+been sent, so that a death in between repeats this step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+
+from celeriac.log import get_logger
+from celeriac.message import Message, Settlement
+from celeriac.outcome import ChordStart, Part
+from celeriac.results.base import Record, ResultStore
+
+__all__ = ["Entry", "count", "forget"]
+
+logger = get_logger("celeriac.worker.chords")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One thing to commit. Without `settlement`: a state of a running task, or the outcome of one acked early.
+
+    Attributes:
+        more_records: Records of other tasks, stored first.
+        on_done: Called in the event loop once it is committed.
+        is_early: The record is that of an outcome whose handlers are still running; the outcome itself will follow.
+        parts: Parts of chords that have ended with it.
+        chords: Chords that begin with its messages.
+        joined: Chords that are over.
+        on_last: Called in the event loop with a group id when one of the parts was the last of that chord.
+    """
+
+    settlement: Settlement | None = None
+    record: Record | None = None
+    messages: Sequence[Message] = ()
+    more_records: Sequence[Record] = ()
+    on_done: Callable[[], None] | None = None
+    is_early: bool = False
+    parts: Sequence[Part] = ()
+    chords: Sequence[ChordStart] = ()
+    joined: Sequence[str] = ()
+    on_last: Callable[[str], None] | None = None
+
+
+def count(store: ResultStore | None, batch: list[Entry]) -> list[Entry]:
+    """Write what chords need of a batch; returns what is to be committed instead.
+
+    Raises:
+        OperationalError: The store can't be reached; it may be called again.
+    """
+    concerned = [entry for entry in batch if entry.parts or entry.chords]
+    if not concerned:
+        return batch
+    if store is None:
+        logger.error("a part of a chord has ended, but there is no result backend to count it: its body will not run")
+        return batch
+    for entry in concerned:
+        for start in entry.chords:
+            store.start_chord(start.group_id, start.size, start.value, start.expires_at)
+    ended = [entry for entry in concerned if entry.parts]
+    records = [record for entry in ended for record in (*entry.more_records, entry.record) if record is not None]
+    if records:
+        store.store(records)
+    return [_counted(store, entry) if entry.parts else entry for entry in batch]
+
+
+def _counted(store: ResultStore, entry: Entry) -> Entry:
+    last = [part for part in entry.parts if store.join_part(part.group_id, part.index, part.size) >= part.size]
+    if not last or entry.on_last is None:
+        return Entry(entry.settlement, None, entry.messages, (), entry.on_done, joined=entry.joined)
+    return Entry(None, None, entry.messages, on_done=partial(entry.on_last, last[0].group_id))
+
+
+def forget(store: ResultStore, batch: list[Entry], refused: set[str]) -> None:
+    """Delete the counts of chords whose body has been sent."""
+    for entry in batch:
+        if entry.joined and (entry.settlement is None or entry.settlement.delivery.token not in refused):
+            for group_id in entry.joined:
+                try:
+                    store.forget_group(group_id)
+                except Exception as exc:  # they are forgotten by themselves, later
+                    logger.warning("the counts of chord %s can't be deleted: %s", group_id, exc)
