@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from celeriac import Celeriac
 from celeriac.message import Action, Message, Settlement
+from celeriac.results.base import Record
 from tests.support.command import SECRET, CommandLine, environment
 from tests.support.worker import WorkerProcess
 
@@ -225,6 +228,61 @@ def test_result_without_a_store_is_refused(celeriac: CommandLine) -> None:
     done = celeriac("-A", "tasks", "--result-backend", "disabled://", "result", "x")
     assert done.code == 2
     assert "keeps no results" in done.err
+
+
+def test_result_follows_the_progress_of_a_task(celeriac: CommandLine, app: Celeriac) -> None:
+    result = app.send_task("tasks.step_by_step")
+    with WorkerProcess("tasks", "-c", "1", cwd=celeriac.folder) as worker:
+        seen = []
+
+        def tell(meta: dict[str, Any]) -> None:
+            seen.append(meta["status"])
+            if meta["status"] == "PROGRESS":
+                (celeriac.folder / f"go-on-{meta['result']['current']}").touch()
+
+        follow = [sys.executable, "-m", "celeriac", "-A", "tasks", "result", "--follow", "--json", str(result.id)]
+        with WorkerProcess(command=follow, cwd=celeriac.folder) as command:
+            command.wait_output(r"PROGRESS  pages|25%")
+            assert result.get(timeout=20, on_message=tell) == {"pages": 4}
+            command.wait_output(r'{"pages": 4}')
+        assert "100%" in command.output, worker.output
+        assert "1/4  PROGRESS  pages" in command.output
+    assert seen == ["PROGRESS", "PROGRESS", "PROGRESS", "SUCCESS"]
+
+
+def test_a_workflow_is_shown_as_a_tree(celeriac: CommandLine, app: Celeriac) -> None:
+    error = b'{"exc_type": "ValueError", "exc_message": ["no such address"], "exc_module": "builtins"}'
+    done = "2024-01-01T00:00:01.250000+00:00"
+    members = [[[f"m{number}", None], None] for number in range(30)]
+    app.backend.store([  # type: ignore[union-attr]
+        Record(id="a", state="SUCCESS", result=b"1", name="order", date_done=done, children=[[["b", None], None]]),
+        Record(id="b", state="SUCCESS", result=b"1", parent_id="a", children=[[["g", None], members], [["c", None], None]]),
+        Record(id="m1", state="FAILURE", result=error, name="mail", parent_id="b", date_done="2024-01-01T00:00:02+00:00"),
+    ])  # fmt: skip
+    shown = celeriac("-A", "tasks", "workflow", "show", "m1", "-n", "2", env={"TZ": "UTC"})
+    assert shown.code == 0
+    assert shown.out.splitlines() == [
+        "order a  SUCCESS  2024-01-01 00:00:01.250",
+        "↓ b  SUCCESS",
+        "├─ group g  30 tasks: 29 PENDING, 1 FAILURE",
+        "│  ├─ m0  PENDING",
+        "│  ├─ mail m1  FAILURE  2024-01-01 00:00:02.000  ValueError: no such address  ◀",
+        "│  └─ … 28 more",
+        "└─ c  PENDING",
+        "33 tasks: 30 PENDING, 2 SUCCESS, 1 FAILURE; 0.750 s from the first end to the last",
+    ]
+    data = json.loads(celeriac("-A", "tasks", "workflow", "show", "a", "--json").out)
+    assert (data["root"], data["states"]) == ("a", {"SUCCESS": 2, "PENDING": 30, "FAILURE": 1})
+    assert data["tasks"][0]["children"] == ["b"]
+    dot = celeriac("-A", "tasks", "workflow", "show", "a", "--dot").out
+    assert '"order a" -> "task b";' in dot
+    assert dot.count("->") == 33
+
+
+def test_a_workflow_of_which_nothing_is_stored_is_refused(celeriac: CommandLine) -> None:
+    done = celeriac("-A", "tasks", "workflow", "show", "nobody-knows")
+    assert done.code == 1
+    assert "Nothing is stored under nobody-knows" in done.err
 
 
 def test_purge_asks_and_counts(celeriac: CommandLine, app: Celeriac) -> None:

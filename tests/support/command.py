@@ -47,6 +47,14 @@ def sleep(seconds):
     time.sleep(seconds)
     return "slept"
 
+@app.task(bind=True)
+def step_by_step(self):
+    for number in range(1, 4):
+        self.update_state(state="PROGRESS", meta={"current": number, "total": 4, "message": "pages"})
+        while not os.path.exists(f"go-on-{number}"):
+            time.sleep(0.01)
+    return {"pages": 4}
+
 if __name__ == "__main__":
     sys.exit(app.worker_main())
 """

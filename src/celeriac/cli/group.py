@@ -34,6 +34,7 @@ COMMANDS = {
     "report": ("celeriac.cli.report:report", "Print what a bug report should say about this installation."),
     "result": ("celeriac.cli.result:result", "Wait for the result of a task, and print it."),
     "worker": ("celeriac.cli.worker:worker", "Run a worker."),
+    "workflow": ("celeriac.cli.workflow:workflow", "Show the tree of a workflow: states, times, errors."),
 }
 
 #: Options that stand before the command; people who come from older versions of Celery write them after it.
