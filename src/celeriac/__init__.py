@@ -9,6 +9,7 @@ from celeriac.canvas import chain, chord, chunks, group, xmap, xstarmap
 from celeriac.context import Context
 from celeriac.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celeriac.loading import import_object
+from celeriac.middleware import Middleware
 from celeriac.result import AsyncResult, EagerResult, GroupResult, ResultSet, allow_join_result, result_from_tuple
 from celeriac.routing import Exchange, Queue
 from celeriac.sending import new_id as uuid
@@ -17,7 +18,7 @@ from celeriac.signature import Signature, maybe_signature, signature
 from celeriac.task import Task
 
 __all__ = [
-    "AsyncResult", "Celeriac", "Context", "EagerResult", "Exchange", "GroupResult", "Ignore", "Queue", "Reject",
+    "AsyncResult", "Celeriac", "Context", "EagerResult", "Exchange", "GroupResult", "Ignore", "Middleware", "Queue", "Reject",
     "ResultSet", "Retry", "Signature", "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result", "bugreport",
     "chain", "chord", "chunks", "current_app", "group", "maybe_signature", "result_from_tuple", "shared_task",
     "signature", "uuid", "xmap", "xstarmap",

@@ -27,6 +27,7 @@ from celeriac.errors import (
 )
 from celeriac.hooks import Signal
 from celeriac.loading import autodiscover, import_object
+from celeriac.middleware import Middleware
 from celeriac.recording import make_record
 from celeriac.registry import TaskRegistry
 from celeriac.result import AsyncResult, GroupResult, ResultSet
@@ -59,6 +60,7 @@ class Celeriac(AppConnections):
         autofinalize: False makes use of tasks before `finalize()` a RuntimeError.
         task_cls: Base class of tasks, or its path.
         strict_typing: Check arguments when a task is called.
+        middleware: Objects that take part in sending and running tasks, outermost first; see `middleware.Middleware`.
         settings: Any further setting by name.
 
     Example:
@@ -89,12 +91,14 @@ class Celeriac(AppConnections):
         namespace: str | None = None,
         strict_typing: bool = True,
         config_source_silent: bool = False,
+        middleware: Sequence[Middleware] = (),
         **settings: Any,
     ) -> None:
         self.main = main
         self.autofinalize = autofinalize
         self.finalized = False
         self.strict_typing = strict_typing
+        self.middleware = list(middleware)
         self._changes: dict[str, Any] = {**(changes or {}), **settings}
         if broker is not None:
             self._changes["broker_url"] = broker

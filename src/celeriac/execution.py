@@ -31,6 +31,7 @@ from celeriac.errors import CeleriacError, Ignore, OperationalError, Reject, Ret
 from celeriac.loading import import_object
 from celeriac.log import current_task_info, get_logger
 from celeriac.message import Action
+from celeriac.middleware import execute_through
 from celeriac.outcome import JOIN, Execution, Outcome, Verdict
 from celeriac.recording import clean_text, make_record
 from celeriac.results.base import Record
@@ -171,7 +172,7 @@ def _run(environment: Environment, execution: Execution, context: Context, task:
     value: Any
     try:
         task.before_start(context.id, args, kwargs)
-        value = _call(environment, task, args, kwargs)
+        value = _call(environment, context, task)
     except BaseException as exc:  # user code: every end of it is an outcome, sys.exit() and a cancellation too
         if environment.is_eager and not isinstance(exc, Exception):
             raise  # it is the caller's own program that is to end
@@ -189,15 +190,14 @@ def _run(environment: Environment, execution: Execution, context: Context, task:
     return _with_runtime(outcome, runtime)
 
 
-def _call(environment: Environment, task: Any, args: Any, kwargs: Any) -> Any:
-    mark = environment.on_user_code
+def _call(environment: Environment, context: Context, task: Any) -> Any:
+    mark, middleware = environment.on_user_code, environment.app.middleware
     if mark is not None:
         mark(True)
     try:
-        value = task.run(*args, **kwargs) if type(task).__call__ is Task.__call__ else task(*args, **kwargs)
-        if isinstance(value, CoroutineType):
-            value = environment.run_coroutine(value)
-        return value
+        if middleware:
+            return execute_through(middleware, context, lambda: _value(environment, context, task))
+        return _value(environment, context, task)
     except Exception as exc:
         if not task.autoretry_for:
             raise
@@ -208,6 +208,12 @@ def _call(environment: Environment, task: Any, args: Any, kwargs: Any) -> Any:
     finally:
         if mark is not None:
             mark(False)
+
+
+def _value(environment: Environment, context: Context, task: Any) -> Any:
+    call = task.run if type(task).__call__ is Task.__call__ else task
+    value = call(*(context.args or ()), **(context.kwargs or {}))
+    return environment.run_coroutine(value) if isinstance(value, CoroutineType) else value
 
 
 def _after_return(

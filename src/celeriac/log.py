@@ -8,20 +8,23 @@ of ours is imported but errors.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from io import TextIOBase
 from threading import local
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from celeriac.errors import ImproperlyConfigured, near_match
 
 __all__ = [
     "LOG_FORMAT",
+    "JsonFormatter",
     "TASK_LOGGER",
     "TASK_LOG_FORMAT",
     "LogStream",
@@ -112,6 +115,30 @@ class TaskFormatter(logging.Formatter):
         return f"{code}{line}{_RESET}" if code else line
 
 
+class JsonFormatter(TaskFormatter):
+    """One JSON object a line: what `worker_log_format = "json"` asks for."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; inside of tasks with `task_id` and `task_name`."""
+        task_id, task_name = current_task_info.get() or (None, None)
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+            "task_id": getattr(record, "task_id", task_id),
+            "task_name": getattr(record, "task_name", task_name),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False)
+
+
+def _formatter(format: str, datefmt: str | None, colour: bool) -> logging.Formatter:
+    return JsonFormatter() if format.strip().lower() == "json" else TaskFormatter(format, datefmt, colour=colour)
+
+
 def set_process_index(index: int) -> None:
     """This process's number in its worker: 0 for the supervisor and the zygote, 1 and up for runners."""
     global _process_index
@@ -139,7 +166,7 @@ def setup_worker_logging(
     Args:
         level: Number or name.
         logfile: Where lines are appended; None is standard error. A file that is moved away is opened anew.
-        format: Format of lines (`worker_log_format`).
+        format: Format of lines (`worker_log_format`), or "json" for an object a line.
         task_format: Format of lines of task loggers (`worker_task_log_format`).
         colour: False is never; True and None are only on a terminal and without a log file.
         hijack: Take the place of handlers that others have added (`worker_hijack_root_logger`). Otherwise a logger that
@@ -153,10 +180,10 @@ def setup_worker_logging(
     root.setLevel(number)
     tasks.setLevel(number)
     colours = colour is not False and logfile is None and _is_terminal(sys.stderr)
-    _add_handler(root, logfile, TaskFormatter(format, datefmt, colour=colours), hijack)
+    _add_handler(root, logfile, _formatter(format, datefmt, colours), hijack)
     # Where the user's own handlers stay at the root, they get the lines of tasks too, as he has set it up.
     if any(logger is root for logger, _ in _installed):
-        _add_handler(tasks, logfile, TaskFormatter(task_format, task_datefmt, colour=colours), hijack)
+        _add_handler(tasks, logfile, _formatter(task_format, task_datefmt, colours), hijack)
         tasks.propagate = False
 
 

@@ -22,6 +22,7 @@ from celeriac.context import Context, running
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.loading import import_object
 from celeriac.message import Message
+from celeriac.middleware import send_through
 from celeriac.options import COPIED, KNOWN, check_limits, check_options, signatures_of, task_id_of
 from celeriac.result import AsyncResult
 from celeriac.signature import Signature
@@ -111,6 +112,8 @@ def prepare(
         if key is not None and forms is not None and _is_form_of_all(app, form, task):
             forms[key] = form
     message = form.message(task_id, args or (), kwargs or {}, options.get("group_index"))
+    if app.middleware:
+        message = send_through(app.middleware, message)
     result: AsyncResult[Any] = AsyncResult(task_id, app=app)
     result.ignored = form.call.ignore_result is True
     if context is not None and options.get("add_to_parent", True):

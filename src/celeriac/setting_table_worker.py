@@ -209,13 +209,13 @@ class LoggingSettings:
     worker_log_color: bool | None = setting(None, "Log in colour; None does so on a terminal.", old="CELERYD_LOG_COLOR")
     worker_log_format: str = setting(
         "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
-        "Format of log lines.",
+        'Format of log lines; "json" is an object a line.',
         old="CELERYD_LOG_FORMAT CELERY_WORKER_LOG_FORMAT",
     )
     worker_log_datefmt: str | None = setting(None, "Format of their date.", old="CELERYD_LOG_DATEFMT")
     worker_task_log_format: str = setting(
         "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s",
-        "Format of log lines of tasks.",
+        'Format of log lines of tasks; "json" is an object a line.',
         old="CELERYD_TASK_LOG_FORMAT CELERY_WORKER_TASK_LOG_FORMAT",
     )
     worker_task_log_datefmt: str | None = setting(None, "Format of their date.", old="CELERYD_TASK_LOG_DATEFMT")
