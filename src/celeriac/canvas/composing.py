@@ -53,6 +53,7 @@ def join(left: Any, right: Any) -> Any:
 def _after_chain(left: Any, right: Any) -> Any:
     steps = left.unchain_tasks()
     if not steps:
+        right = unrolled(right)
         return right if is_group(right) else _chain(_steps(right), left)
     if right.get("subtask_type") == "chain":
         return reduce(join, right.unchain_tasks(), left)
