@@ -13,7 +13,7 @@ from celeriac import states
 from celeriac.codec import dumps
 from celeriac.context import Context
 from celeriac.result import ResultBase
-from celeriac.results.base import Record
+from celeriac.results.base import Record, fence_of
 from celeriac.timing import iso_now
 from celeriac.wire.results import encode_result, exception_form
 
@@ -62,7 +62,7 @@ def make_record(
         date_done=iso_now() if is_ready else None,
         group_id=context.group,
         parent_id=context.parent_id,
-        fence=(context.retries, context.deliveries),
+        fence=fence_of(context.retries, context.replaced_task_nesting, context.deliveries),
         expires_at=time.time() + lifetime if lifetime else None,
         stamps=_stamps(context) if context.stamped_headers else None,
         reply_to=context.reply_to or "",

@@ -134,7 +134,7 @@ class chord(Signature):  # noqa: N801 -- Celery's documented name
         """Run `errback` when the chord fails; with `task_allow_error_cb_on_chord_header` for each failed part, too."""
         if self.app.conf.task_allow_error_cb_on_chord_header:
             for part in self.tasks:
-                part.link_error(errback.clone().set(immutable=True))
+                part.link_error(errback.clone())
         else:
             text = (
                 "an error callback of a chord is called for its body only; set task_allow_error_cb_on_chord_header to have"

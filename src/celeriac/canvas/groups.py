@@ -6,6 +6,8 @@ A group of a generator is consumed while it is sent, in batches, so that its mes
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain as chained
+from itertools import islice
 from typing import Any
 
 from celeriac.canvas.members import as_member, signatures
@@ -52,6 +54,16 @@ class group(Signature):  # noqa: N801 -- Celery's documented name
         twin.setdefault("args", ())
         twin.setdefault("immutable", False)
         return twin
+
+    @property
+    def app(self) -> Any:
+        """The app that would send it: its own, or that of its first member."""
+        members = self["kwargs"]["tasks"]
+        if self._app is None and isinstance(members, Iterator):
+            first = list(islice(members, 1))
+            self["kwargs"]["tasks"] = chained(first, members)
+            self._app = first[0]._app if first else None
+        return super().app
 
     @property
     def tasks(self) -> list[Any]:

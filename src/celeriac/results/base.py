@@ -13,10 +13,15 @@ import msgspec
 
 from celeriac.states import READY_STATES
 
-__all__ = ["Fence", "Record", "ResultStore", "StoreCapabilities"]
+__all__ = ["Fence", "Record", "ResultStore", "StoreCapabilities", "fence_of"]
 
 #: (retries, deliveries): orders the executions of one task. A write by an older one never replaces a newer one's.
 Fence = tuple[int, int]
+
+
+def fence_of(retries: int, nesting: int, deliveries: int) -> Fence:
+    """The fence of an execution: what replaces a task (`nesting`) has its id, and is newer than any attempt of it."""
+    return (nesting * 1_000_000 + retries, deliveries)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from celeriac.errors import ImproperlyConfigured, OperationalError, near_match
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.outcome import JOIN, RUN, STORED, Outcome, Verdict
-from celeriac.results.base import Record, ResultStore
+from celeriac.results.base import Fence, Record, ResultStore, fence_of
 from celeriac.results.open import open_store
 from celeriac.router import queue_defaults
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
@@ -372,7 +372,7 @@ class Supervisor:
         record = Record(
             id=message.id, state=verdict.state, result=body, content_type=content_type, content_encoding=encoding,
             traceback=str(error), date_done=iso_now(),
-            fence=(message.headers.get("retries") or 0, assignment.delivery.deliveries), reply_to=message.reply_to,
+            fence=_fence(assignment.delivery), reply_to=message.reply_to,
         )  # fmt: skip
         self.committer.add([Entry(settlement, record)])
 
@@ -501,6 +501,11 @@ class Supervisor:
         self.pool.close()
         self.nursery.stop()
         self.announcer.gone()
+
+
+def _fence(delivery: Delivery) -> Fence:
+    headers = delivery.message.headers
+    return fence_of(headers.get("retries") or 0, headers.get("replaced_task_nesting") or 0, delivery.deliveries)
 
 
 def _first(url: Any) -> str:
