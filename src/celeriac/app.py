@@ -355,7 +355,13 @@ class Celeriac(AppConnections):
         options.update(countdown=countdown, eta=eta, expires=expires, connection=connection)
         options = {key: value for key, value in options.items() if value is not None}
         task = options.pop("task_type", None) or self.tasks.get(name)
+        if task_id:
+            options["is_named"] = True
         message, result = prepare(self, name, args, kwargs, task_id, link, link_error, None, task, options)
+        if task is not None and task.unique:
+            return cast(
+                "AsyncResult[Any]", import_object("celeriac.unique:send", "unique")(self, message, result, options)
+            )
         publish(self, (message,), options)
         return result
 

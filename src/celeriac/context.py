@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from celeriac.errors import InvalidTaskError
+from celeriac.options import LIMITS
 from celeriac.outcome import Execution
 from celeriac.safe_repr import saferepr
 from celeriac.wire.messages import TaskBody, timelimits
@@ -54,6 +55,8 @@ class Context:
     replaced_task_nesting: int = 0
     stamped_headers: list[str] | None = None
     stamps: dict[str, Any] | None = None
+    #: What the client told of this call's limits (header `task_limits.LIMITS`).
+    limits: dict[str, Any] | None = None
     children: list[Any] | None = None
     argsrepr: str | None = None
     kwargsrepr: str | None = None
@@ -151,6 +154,7 @@ def make_context(
         replaced_task_nesting=headers.get("replaced_task_nesting") or 0,
         stamped_headers=headers.get("stamped_headers"),
         stamps=headers.get("stamps"),
+        limits=headers.get(LIMITS),
         argsrepr=headers.get("argsrepr"),
         kwargsrepr=headers.get("kwargsrepr"),
         lang=headers.get("lang"),
@@ -162,7 +166,7 @@ def make_context(
 _PROTOCOL_HEADERS = frozenset({
     "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
     "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
-    "stamps", "compression",
+    "stamps", "compression", LIMITS,
 })  # fmt: skip
 
 #: Headers that go on into records and further messages; those not listed are only shown.

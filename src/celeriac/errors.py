@@ -15,7 +15,7 @@ from typing import Any
 __all__ = [
     "AlreadyRegistered", "AlwaysEagerIgnored", "BackendError", "BackendGetMetaError", "BackendStoreError",
     "CeleriacError", "CeleriacWarning", "ChordError", "ChordErrorCallbackWarning", "ContentDisallowed", "DecodeError",
-    "DuplicateNodenameWarning",
+    "DuplicateNodenameWarning", "DuplicateTaskError",
     "DuplicateTaskNameWarning", "EncodeError", "FixupWarning", "Ignore", "ImproperlyConfigured", "IncompleteStream",
     "InvalidTaskError", "LeaseLost", "MaxRetriesExceededError", "MessageTooLarge", "NotConfigured", "NotRegistered",
     "OperationalError", "QueueNotFound", "Reject", "Retry", "SecurityError", "SecurityWarning",
@@ -204,6 +204,22 @@ class MaxRetriesExceededError(TaskError):
 
 class TaskRevokedError(TaskError):
     """The task was revoked or had expired."""
+
+
+class DuplicateTaskError(TaskError):
+    """There is a task of this kind already, and its option `on_conflict` is "raise".
+
+    Attributes:
+        task: Name of the task.
+        task_id: Id of the one that is there.
+    """
+
+    def __init__(self, task: str, task_id: str) -> None:
+        self.task, self.task_id = task, task_id
+        super().__init__(task, task_id)
+
+    def __str__(self) -> str:
+        return f"{self.task}[{self.task_id}] is there already, and only one of equal calls may be"
 
 
 class InvalidTaskError(TaskError):

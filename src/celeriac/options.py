@@ -14,16 +14,19 @@ from uuid import UUID
 from celeriac.errors import near_match
 from celeriac.safe_repr import saferepr
 
-__all__ = ["COPIED", "KNOWN", "check_limits", "check_options", "signatures_of", "task_id_of"]
+__all__ = ["COPIED", "KNOWN", "LIMITS", "check_limits", "check_options", "signatures_of", "task_id_of"]
+
+#: The header that tells a worker what it can't see of a call's limits without opening the body (see `task_limits`).
+LIMITS = "celeriac-limits"
 
 #: Options that have a meaning of their own; any other becomes a property of the message.
 KNOWN = frozenset({
     "add_to_parent", "argsrepr", "chain", "chord", "compression", "confirm_timeout", "connection", "countdown",
     "declare", "delivery_mode", "eta", "exchange", "exchange_type", "expires", "group_id", "group_index", "headers",
-    "ignore_result", "immediate", "kwargsrepr", "link", "link_error", "mandatory", "parent_id", "priority", "producer",
-    "publisher", "queue", "replaced_task_nesting", "reply_to", "result_cls", "retries", "retry", "retry_policy",
-    "root_id", "route_name", "router", "routing_key", "serializer", "shadow", "soft_time_limit", "stamped_headers",
-    "stamps", "task_id", "task_type", "time_limit", "timeout",
+    "ignore_result", "immediate", "is_named", "kwargsrepr", "limits", "link", "link_error", "mandatory",
+    "parent_id", "priority", "producer", "publisher", "queue", "replaced_task_nesting", "reply_to", "result_cls",
+    "retries", "retry", "retry_policy", "root_id", "route_name", "router", "routing_key", "serializer", "shadow",
+    "soft_time_limit", "stamped_headers", "stamps", "task_id", "task_type", "time_limit", "timeout",
 })  # fmt: skip
 
 #: Properties of a message that have a meaning to brokers, although some are called almost as options are.

@@ -15,6 +15,7 @@ from itertools import islice
 from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from celeriac import signals
@@ -23,7 +24,7 @@ from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.loading import import_object
 from celeriac.message import Message
 from celeriac.middleware import send_through
-from celeriac.options import COPIED, KNOWN, check_limits, check_options, signatures_of, task_id_of
+from celeriac.options import COPIED, KNOWN, LIMITS, check_limits, check_options, signatures_of, task_id_of
 from celeriac.result import AsyncResult
 from celeriac.signature import Signature
 from celeriac.task import FromSetting
@@ -134,7 +135,7 @@ def _form_key(name: str, options: Mapping[str, Any]) -> Any:
 
 def _is_form_of_all(app: Celeriac, form: CallForm, task: Any) -> bool:
     """Whether it holds for every call with the same name and options: no argument and no moment has changed anything."""
-    own_way = task is not None and (task.pydantic or task.has_shadow_name)
+    own_way = task is not None and (task.pydantic or task.has_shadow_name or task.unique or task.concurrency_key)
     return form.is_lasting and app.router.is_static and not own_way
 
 
@@ -192,6 +193,13 @@ def _call(
         args, kwargs = import_object("celeriac.modeling:dump_models", "pydantic")(args, kwargs)
     if task is not None and task.has_shadow_name and not (shadow or options.get("shadow")):
         shadow = task.shadow_name(args, kwargs, options)
+    limits = options.get("limits")  # a retry keeps those of the first attempt
+    if not limits and task is not None and (task.unique or task.concurrency_key is not None):
+        limits = _limits(task, args, kwargs, options)
+    elif not limits and options.get("is_named"):
+        limits = {"is_named": True}
+    if limits:
+        fields = {**fields, "headers": {**(fields.get("headers") or {}), LIMITS: limits}}
     return TaskCall(
         task=name,
         id=task_id,
@@ -203,6 +211,15 @@ def _call(
         shadow=shadow or options.get("shadow") or None,
         **fields,
     )
+
+
+def _limits(
+    task: Any, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The header about the limits of a call: its keys, which a worker can't see without opening the body."""
+    mark_for = import_object("celeriac.limit_keys:mark_for", "limits")
+    mark: dict[str, Any] = to_builtins(mark_for(task, args or (), kwargs or {}, is_named=bool(options.get("is_named"))))
+    return mark
 
 
 def own_fields(app: Celeriac, task: Any) -> dict[str, Any]:

@@ -141,6 +141,9 @@ class TaskSettings:
     task_unknown_delay: float = setting(
         10.0, "Pause before a task that this worker does not know is offered again.", unit="s", low=0
     )
+    task_unique_timeout: float = setting(
+        86_400.0, "How long the lock of a unique task is kept while its message waits.", unit="s", above=0
+    )
     task_repr_maxlevels: int = setting(
         3, "Depth to which nested arguments are shown in headers and logs.", old="CELERY_REPR_MAXLEVELS", low=0
     )

@@ -63,6 +63,13 @@ class Task(Generic[P, R]):
     max_retries: int | None = 3
     default_retry_delay: float = 180
     rate_limit = FromSetting[Any]("task_default_rate_limit")
+    rate_limit_scope: str = "worker"
+    max_concurrency: int | None = None
+    max_concurrency_per_worker: int | None = None
+    concurrency_key: str | Callable[..., Any] | None = None
+    unique: str | float | None = None
+    unique_key: str | Callable[..., Any] | None = None
+    on_conflict: str = "ignore"
     ignore_result = FromSetting[bool]("task_ignore_result")
     store_errors_even_if_ignored = FromSetting[bool]("task_store_errors_even_if_ignored")
     store_eager_result = FromSetting[bool]("task_store_eager_result")
@@ -110,6 +117,12 @@ class Task(Generic[P, R]):
         for name in ("throws", "autoretry_for", "dont_autoretry_for"):
             if name in cls.__dict__:
                 setattr(cls, name, exception_classes(f"{name} of task {cls.name or cls.__name__}", cls.__dict__[name]))
+        for name in _LIMITS.intersection(cls.__dict__):
+            value = cls.__dict__[name]
+            if not isinstance(value, FromSetting):
+                import_object("celeriac.task_limits:check_option", name)(cls.name or cls.__name__, name, value)
+                if callable(value):  # a function of the call's arguments, not a method
+                    setattr(cls, name, staticmethod(value))
         cls.has_shadow_name = cls.shadow_name is not Task.shadow_name
 
     def sets(self, option: str) -> bool:
@@ -210,7 +223,11 @@ class Task(Generic[P, R]):
             self.check_arguments(args, kwargs)
         if app.conf.task_always_eager:
             return self._apply_eagerly(args, kwargs, task_id, link, link_error, shadow, options)
+        if task_id:
+            options["is_named"] = True
         message, result = app.prepare(self.name, args, kwargs, task_id, link, link_error, shadow, self, options)
+        if self.unique:
+            return cast(AsyncResult[R], import_object("celeriac.unique:send", "unique")(app, message, result, options))
         app.publish((message,), options)
         return result
 
@@ -228,6 +245,9 @@ class Task(Generic[P, R]):
         if app.conf.task_always_eager:
             run = import_object("celeriac.batching:run_aside", "task_always_eager")
             return cast(AsyncResult[R], await run(self.apply, args, kwargs, **options))
+        if self.unique:  # its lock is taken first
+            run = import_object("celeriac.batching:run_aside", "unique")
+            return cast(AsyncResult[R], await run(self.apply_async, args, kwargs, **options))
         return cast(AsyncResult[R], await app.asend_task(self.name, args, kwargs, task_type=self, **options))
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:
@@ -426,10 +446,16 @@ def _task_by_name(name: str) -> Any:
     return get_current_app().tasks[name]
 
 
+#: Options that are checked when a task is made.
+_LIMITS = frozenset({
+    "rate_limit", "rate_limit_scope", "max_concurrency", "max_concurrency_per_worker", "concurrency_key", "unique",
+    "unique_key", "on_conflict",
+})  # fmt: skip
+
 _REQUEST_OPTIONS = (
     ("task_id", "id"), ("link", "callbacks"), ("link_error", "errbacks"), ("chord", "chord"), ("chain", "chain"),
     ("group_id", "group"), ("group_index", "group_index"), ("root_id", "root_id"), ("reply_to", "reply_to"),
-    ("shadow", "shadow"), ("headers", "headers"),
+    ("shadow", "shadow"), ("headers", "headers"), ("limits", "limits"),
     ("stamped_headers", "stamped_headers"), ("stamps", "stamps"), ("expires", "expires"), ("retries", "retries"),
     ("ignore_result", "ignore_result"), ("replaced_task_nesting", "replaced_task_nesting"),
     ("argsrepr", "argsrepr"), ("kwargsrepr", "kwargsrepr"),

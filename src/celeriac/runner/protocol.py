@@ -20,6 +20,7 @@ import msgspec
 from celeriac.outcome import Execution, Outcome
 from celeriac.results.base import Record
 from celeriac.routing import Queue
+from celeriac.task_limits import TaskLimits
 
 __all__ = [
     "Cells", "FrameReader", "Hello", "Kind", "RunnerOptions", "TaskFacts", "ZygoteOptions", "decode_frame", "encode_frame",
@@ -197,7 +198,7 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     soft_time_limit: float | None = None
     acks_late: bool = True
     reject_on_worker_lost: bool = True
-    rate_limit: str | float | None = None
+    limits: TaskLimits | None = None
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

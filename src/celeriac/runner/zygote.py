@@ -38,6 +38,7 @@ from celeriac.runner.protocol import (
     encode_frame,
 )
 from celeriac.runner.runner import run_runner
+from celeriac.task_limits import limits_of
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -71,7 +72,7 @@ def facts_of(task: Any) -> TaskFacts:
         soft_time_limit=task.soft_time_limit,
         acks_late=bool(task.acks_late),
         reject_on_worker_lost=bool(task.reject_on_worker_lost),
-        rate_limit=task.rate_limit,
+        limits=limits_of(task),
     )
 
 

@@ -15,8 +15,10 @@ import msgspec
 from celeriac import states
 from celeriac.errors import InvalidTaskError
 from celeriac.message import Action, Delivery
+from celeriac.options import LIMITS
 from celeriac.outcome import RUN, STORED, Verdict
 from celeriac.results.base import Record
+from celeriac.task_limits import is_named
 from celeriac.wire.messages import parse_moment
 
 __all__ = ["Admission", "Decision", "Rules", "admit"]
@@ -50,12 +52,14 @@ class Rules(msgspec.Struct, frozen=True):
         known: Names of registered tasks.
         unknown_delay: Seconds after which an unknown task is tried again.
         timezone: Of moments in headers that have none.
+        limited: Tasks with limits: being put back often is no sign of poison.
     """
 
     known: Any
     max_deliveries: int
     unknown_delay: float
     timezone: tzinfo
+    limited: frozenset[str] = frozenset()
 
 
 _RUN = Admission()
@@ -65,7 +69,7 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
     """What to do with `delivery` at `now` (seconds since 1970).
 
     Args:
-        stored: The record that the result store holds of a redelivered task, if any.
+        stored: The record that the result store holds of a redelivered task, or of one whose id the caller chose.
     """
     message = delivery.message
     headers = message.headers
@@ -73,9 +77,16 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
         return Admission(Decision.DEAD, reason=f"malformed message: {message.defect}")
     if not message.id or not isinstance(headers, dict):
         return Admission(Decision.DEAD, reason="malformed message: it has no task id")
-    if delivery.starts >= rules.max_deliveries or delivery.deliveries > rules.max_deliveries * LEASES_PER_START:
+    if delivery.starts >= rules.max_deliveries:
         return _poisoned(delivery)
-    if stored is not None and stored.is_ready and delivery.redelivered:
+    is_limited = message.task in rules.limited or LIMITS in headers
+    if delivery.deliveries > rules.max_deliveries * LEASES_PER_START and not is_limited:
+        return _poisoned(delivery)
+    if (
+        stored is not None
+        and stored.is_ready
+        and (delivery.redelivered or (stored.state == states.SUCCESS and is_named(headers)))
+    ):
         return Admission(verdict=Verdict(STORED))
     try:
         expires, eta = headers.get("expires"), headers.get("eta")

@@ -15,6 +15,7 @@ from celeriac.faultpoint import faultpoint
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.results.base import Record, ResultStore
+from celeriac.task_limits import is_named
 from celeriac.timing import backoff
 from celeriac.transport.base import Transport
 from celeriac.worker.leases import Leases
@@ -129,12 +130,16 @@ class Intake:
         self._leases.discard(deliveries)
 
     def _stored(self, deliveries: list[Delivery]) -> dict[str, Record]:
-        """The stored records of what was delivered before.
+        """The stored records of what was delivered before, or has an id that its caller chose.
 
         Waits for a store that is down: without its word a task that has ended could run again, and no outcome could
         be stored anyway.
         """
-        ids = [delivery.message.id for delivery in deliveries if delivery.redelivered and delivery.message.id]
+        ids = [
+            each.message.id
+            for each in deliveries
+            if each.message.id and (each.redelivered or is_named(each.message.headers))
+        ]
         attempt = 0
         while ids and self._store is not None and not self._is_stopping:
             try:

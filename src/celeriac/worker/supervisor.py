@@ -36,6 +36,7 @@ from celeriac.worker.announcer import Announcer
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.banner import banner
 from celeriac.worker.committer import Committer, Entry
+from celeriac.worker.gate import Gate, limits_by_task, open_gate
 from celeriac.worker.intake import LONGEST_PAUSE, Intake
 from celeriac.worker.leases import Leases
 from celeriac.worker.limits import TICK, Watch
@@ -91,6 +92,7 @@ class Supervisor:
         self.leases: Leases
         self.watch: Watch
         self.presence: Presence
+        self.gate: Gate
         self.queues: list[str] = []
         self.is_stopping = False
         self.has_begun = False  # may hold deliveries
@@ -143,6 +145,7 @@ class Supervisor:
             max_deliveries=conf.task_max_deliveries,
             unknown_delay=conf.task_unknown_delay,
             timezone=zone_of(conf),
+            limited=frozenset(limits_by_task(self.hello.tasks)),
         )
         self.leases = Leases(transport, conf.task_lease, self._from_thread(self._on_lost))
         self.committer = Committer(transport, self.store, self.leases, self._after_commit)
@@ -158,6 +161,7 @@ class Supervisor:
             max_tasks=conf.worker_max_tasks_per_child,
         )
         hard_memory = conf.worker_hard_memory_per_child
+        self.gate = open_gate(self, self.hello.tasks, conf)
         self.watch = Watch(
             self.pool, self._on_hard_limit, self._on_started, memory_limit=hard_memory * 1024 if hard_memory else None
         )
@@ -168,6 +172,7 @@ class Supervisor:
         self.committer.start()
         self.presence.start()
         self.pool.start()
+        self.gate.start()
         self.intake.start()
         await self.pool.wait_ready()
         logger.info("%s ready.", self.node)
@@ -222,7 +227,8 @@ class Supervisor:
     def learn(self, tasks: dict[str, TaskFacts]) -> None:
         """The app has other tasks now. May be called by any thread."""
         self.hello = msgspec.structs.replace(self.hello, tasks=tasks)
-        self._rules = msgspec.structs.replace(self._rules, known=tasks)
+        self._rules = msgspec.structs.replace(self._rules, known=tasks, limited=frozenset(limits_by_task(tasks)))
+        self.gate.learn(tasks)
 
     def _from_thread(self, callback: Callable[..., None]) -> Callable[..., None]:
         """A function for other threads that calls `callback` in the loop."""
@@ -247,7 +253,9 @@ class Supervisor:
                 self.announcer.admitted(delivery, admission)
             if admission.decision is Decision.RUN:
                 assignment = self._assign(delivery, admission.verdict)
-                if assignment.is_late or assignment.verdict is not RUN:
+                if self.gate.concerns(delivery.message):
+                    self._at_the_gate(assignment)
+                elif assignment.is_late or assignment.verdict is not RUN:
                     admitted.append(assignment)
                 else:
                     self._ack_early(assignment)
@@ -274,6 +282,45 @@ class Supervisor:
             may_requeue=facts.reject_on_worker_lost,
         )
 
+    def _at_the_gate(self, assignment: Assignment) -> None:
+        """A task with limits waits for its turn; one that is not to run frees the lock that was taken for it."""
+        if assignment.verdict is RUN:
+            self.gate.submit(assignment)
+        else:
+            self.gate.forfeit(assignment.delivery.message)
+            self.pool.submit([assignment])
+
+    def room(self) -> int:
+        """How many tasks the pool could start now."""
+        return 0 if self.is_stopping else self.pool.capacity - self.pool.held - len(self.pool.ready)
+
+    def on_turn(self, assignments: Sequence[Assignment]) -> None:
+        """The gate has let these through."""
+        if self.is_stopping:
+            self._give_back(list(assignments))
+            return
+        for assignment in assignments:
+            if not (assignment.is_late or assignment.verdict is not RUN):
+                self._ack_early(assignment)
+        self.pool.submit(each for each in assignments if each.is_late or each.verdict is not RUN)
+        self._watch_while_busy()
+
+    def put_back(self, assignment: Assignment, until: float | None) -> None:
+        """Another time, uncharged; or at once, for other workers."""
+        action = Action.REQUEUE if until is None else Action.DEFER
+        self.commit(Entry(Settlement(assignment.delivery, action, until=until)))
+
+    def commit(self, entry: Entry) -> None:
+        """Hand one thing to the committer."""
+        self.committer.add([entry])
+
+    def _end(self, assignment: Assignment, entry: Entry, *, is_final: bool) -> None:
+        """An assignment is over here: its claims are given back first."""
+        if self.gate.holds(assignment):
+            self.gate.end(assignment, entry, is_final=is_final)
+        else:
+            self.committer.add([entry])
+
     def _refuse_hard_limit(self, task: str) -> None:
         if task not in self._unlimited:
             self._unlimited.add(task)
@@ -297,12 +344,22 @@ class Supervisor:
             settlement = Settlement(delivery, Action.DEFER, admission.reason, admission.until, admission.charged)
         else:
             logger.error("message %s to the dead letters: %s", message.id or "without id", admission.reason)
+            if isinstance(message.headers, dict):
+                self.gate.forfeit(message)
             settlement = Settlement(delivery, Action.DEAD_LETTER, admission.reason)
         self.committer.add([Entry(settlement)])
 
     def on_outcomes(self, ended: Sequence[tuple[Assignment, Outcome]]) -> None:
         """Executions have ended: commit their outcomes."""
-        self.committer.add([self._entry(assignment, outcome) for assignment, outcome in ended])
+        entries = []
+        for assignment, outcome in ended:
+            entry = self._entry(assignment, outcome)
+            if self.gate.holds(assignment):
+                goes_on = outcome.state == states.RETRY or outcome.action in (Action.REQUEUE.value, Action.DEFER.value)
+                self.gate.end(assignment, entry, is_final=not goes_on)
+            else:
+                entries.append(entry)
+        self.committer.add(entries)
 
     def _entry(self, assignment: Assignment, outcome: Outcome) -> Entry:
         settlement = None
@@ -345,7 +402,7 @@ class Supervisor:
             self._requeue(assignment)
 
     def _requeue(self, assignment: Assignment) -> None:
-        self.committer.add([Entry(Settlement(assignment.delivery, Action.REQUEUE, charged=True))])
+        self._end(assignment, Entry(Settlement(assignment.delivery, Action.REQUEUE, charged=True)), is_final=False)
 
     def _end_as(self, assignment: Assignment, verdict: Verdict) -> None:
         """Have a runner write down an end that is decided: it opens the body, so it knows who has to be told."""
@@ -360,8 +417,8 @@ class Supervisor:
         if verdict.state in (STORED, JOIN):
             reason = "poisonous: its outcome is stored, but each runner that was to send what follows has died"
             logger.error("%s[%s] %s", assignment.task, assignment.id, reason)
-            if not assignment.is_acked:
-                self.committer.add([Entry(Settlement(assignment.delivery, Action.DEAD_LETTER, reason, charged=True))])
+            dead = Settlement(assignment.delivery, Action.DEAD_LETTER, reason, charged=True)
+            self._end(assignment, Entry(None if assignment.is_acked else dead), is_final=True)
             return
         settlement = None
         if not assignment.is_acked:
@@ -374,7 +431,7 @@ class Supervisor:
             traceback=str(error), date_done=iso_now(),
             fence=_fence(assignment.delivery), reply_to=message.reply_to,
         )  # fmt: skip
-        self.committer.add([Entry(settlement, record)])
+        self._end(assignment, Entry(settlement, record), is_final=True)
 
     def _on_hard_limit(self, assignment: Assignment) -> None:
         logger.error("hard time limit (%ss) exceeded for %s[%s]", assignment.hard, assignment.task, assignment.id)
@@ -414,18 +471,28 @@ class Supervisor:
         waiting = [a for a in self.pool.ready if a.delivery.token in tokens and not a.is_acked]
         for assignment in waiting:
             self.pool.ready.remove(assignment)
+        for assignment in waiting:
+            if self.gate.holds(assignment):
+                self.gate.end(assignment, None, is_final=False)
         # Those that the pool no longer has are settled, or will be refused when they are.
-        count = len(waiting) + sum(1 for a in self.pool.held_assignments() if a.delivery.token in tokens)
+        count = (
+            len(waiting)
+            + self.gate.forget(tokens)
+            + sum(1 for a in self.pool.held_assignments() if a.delivery.token in tokens)
+        )
         if count:
             logger.warning("%d lease(s) lost to another worker", count)
 
     def on_refused(self, assignment: Assignment, reason: str) -> None:
         """A message with headers that can't even travel to a runner, such as numbers of more than 64 bits."""
         if not assignment.is_acked:
+            if self.gate.holds(assignment):
+                self.gate.end(assignment, None, is_final=True)
             self._settle(assignment.delivery, Admission(Decision.DEAD, reason=reason))
 
     def on_capacity(self) -> None:
         """Tell intake how much the pool can use."""
+        self.gate.on_capacity()
         self._is_held_back = True  # before looking, so that the commit that changes the answer tells us
         self._is_held_back = self.committer.backlog > MAX_BACKLOG
         self.intake.want(0 if self.is_stopping or self._is_held_back else self.pool.wanted())
@@ -468,20 +535,18 @@ class Supervisor:
             self.pool.is_stopping = True
             self.intake.stop()
             self.presence.stop()
-        released = self.pool.release_all()
+        released = self.pool.release_all() + self.gate.release_all()
         self._give_back([each for each in released if not each.is_bound])
         self.pool.submit(each for each in released if each.is_bound)
 
     def _give_back(self, assignments: list[Assignment]) -> None:
-        entries = []
         for assignment in assignments:
             if assignment.is_acked:
                 self._write_down(assignment, Verdict(states.FAILURE, "WorkerLostError", ["the worker was shut down"]))
             elif assignment.is_decided:
                 self._write_down(assignment, assignment.verdict)
             else:
-                entries.append(Entry(Settlement(assignment.delivery, Action.REQUEUE)))
-        self.committer.add(entries)
+                self._end(assignment, Entry(Settlement(assignment.delivery, Action.REQUEUE)), is_final=False)
 
     async def _leave(self) -> None:
         """Give back what still runs, uncharged, and go. Never waits for a broker that is away: leases run out."""
@@ -491,6 +556,7 @@ class Supervisor:
             self._give_back(interrupted)
         self.pool.kill_all("at shutdown")
         await asyncio.to_thread(self.intake.join, 0.5)
+        await self.gate.drain(1.0)
         drained = await asyncio.to_thread(self.committer.drain, 1.0)
         if not drained:
             logger.error(
@@ -498,6 +564,7 @@ class Supervisor:
                 self.committer.backlog,
             )
         self.leases.stop()
+        self.gate.close()
         self.pool.close()
         self.nursery.stop()
         self.announcer.gone()
