@@ -218,6 +218,34 @@ def test_nothing_waits_with_a_consumer_that_does_not_fetch(
     assert sorted([mine.message.id, *others]) == queues
 
 
+def test_a_busy_consumer_keeps_its_limit(
+    server: RabbitMQServer, transport: AmqpTransport, other: AmqpTransport, queue: str
+) -> None:
+    """What is wanted changes from fetch to fetch; consuming anew each time would bring what is under way twice."""
+    other.publish([make_message(f"{i}", queue) for i in range(6000)])
+    deliveries: list[Delivery] = []
+    consumers = set()
+    for number in range(100):
+        deliveries += transport.fetch([queue], 3 if number % 5 else 200, PATIENCE, LONG)
+        consumers.update(transport._parts.consumer._session.listening.values())  # type: ignore[union-attr]
+        if len(deliveries) > 150:
+            transport.settle([Settlement(each) for each in deliveries])
+            deliveries = []
+    assert len(consumers) <= 3
+    assert not any(each.redelivered for each in deliveries)
+
+
+def test_who_wants_little_soon_holds_little(transport: AmqpTransport, other: AmqpTransport, queue: str) -> None:
+    """A consumer with short tasks, which then turn out long, gives back what was sent to it for the short ones."""
+    other.publish([make_message(f"{i}", queue) for i in range(300)])
+    held = transport.fetch([queue], 200, PATIENCE, LONG)
+    while not (found := other.fetch([queue], 100, 0.1, LONG)):
+        held += transport.fetch([queue], 1, 0.0, LONG)
+    while len(found) < 300 - len(held):
+        found += other.fetch([queue], 300, PATIENCE, LONG)
+    assert len(held) < 250
+
+
 def test_acknowledgements_in_any_order(transport: AmqpTransport, other: AmqpTransport, queue: str) -> None:
     transport.publish([make_message(f"{i}", queue) for i in range(10)])
     held: list[Delivery] = []

@@ -24,7 +24,7 @@ from celeriac.log import get_logger
 from celeriac.message import Delivery
 from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, ChannelClosed, copy_of
-from celeriac.transport.amqp_credit import plan
+from celeriac.transport.amqp_credit import has_surplus, plan
 from celeriac.transport.amqp_link import Link
 from celeriac.transport.amqp_progress import Progress, Remedy
 from celeriac.transport.amqp_request import cancel
@@ -36,10 +36,11 @@ __all__ = ["Consumer"]
 logger = get_logger("celeriac.transport.amqp")
 
 #: Seconds after the last fetch until its consumers are cancelled in any case.
-GRACE = 0.05
-#: Seconds after the last fetch for which an acknowledgement may bring the next message, since a fetch will follow. A busy
-#: supervisor may need some tens of milliseconds for that: with 5 ms a full queue was consumed at half the rate.
-LINGER = 0.03
+GRACE = 0.25
+#: Seconds after the last fetch for which an acknowledgement may bring the next message, since a fetch will follow. On a busy
+#: machine a supervisor may need some tens of milliseconds for that, and to cancel and consume anew while messages stream in
+#: takes as long.
+LINGER = 0.1
 #: Seconds after the last fetch until what came too much goes back, which marks it as delivered before.
 HOLD = 1.0
 #: How often that is looked at while fetches wait, in seconds.
@@ -89,8 +90,11 @@ class Consumer:
                     session = self._living_session()
                     self._drain(session)
                     now = time.time()
+                    is_too_much = has_surplus(session, limit, time.monotonic())
                     taken = session.take(queues, limit, now)
                     self._held.update((entry.token, entry) for entry in taken)
+                    if is_too_much:
+                        self._give_up_surplus(session)
                     if taken or session.far:
                         if self._fetching > 1 and session.has_ready(queues):
                             session.channel.wake()  # another fetch waits for these
@@ -301,6 +305,12 @@ class Consumer:
         if listening:
             session.channel.ask(self.link.deadline(), *[cancel(each.tag) for each in listening.values()])
         self._drain(session)
+
+    def _give_up_surplus(self, session: Session) -> None:
+        """Others may have what is not wanted here. The consumers are opened anew when more is wanted."""
+        session.surplus_since = None
+        self._cancel(session)
+        self._give_back(session, session.unfetched())
 
     def _give_back(self, session: Session, entries: list[Entry]) -> None:
         back = [entry for entry in entries if entry.envelope.deliveries < MAX_RETURNS]

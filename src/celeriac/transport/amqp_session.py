@@ -69,6 +69,8 @@ class Session:
         #: Not due for long: to be put off.
         self.far: list[Entry] = []
         self.leased: Counter[str] = Counter()
+        #: Since when more is here, or may come, than is wanted (monotonic).
+        self.surplus_since: float | None = None
         self._turn = 0
 
     def sort_in(self, entry: Entry, now: float) -> None:
