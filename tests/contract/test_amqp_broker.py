@@ -20,7 +20,6 @@ from celeriac.routing import Exchange, Queue
 from celeriac.testing.transport_case import LONG, PATIENCE, make_message
 from celeriac.transport.amqp import AmqpTransport
 from celeriac.transport.amqp_channel import Letter
-from celeriac.transport.amqp_connection import RawProperties
 from tests.support.files import eventually
 from tests.support.rabbitmq_server import RabbitMQServer
 from tests.support.server import free_port
@@ -280,7 +279,7 @@ def test_a_message_that_cannot_be_read_is_kept_byte_by_byte(
 ) -> None:
     transport.declare([Queue(queue)])
     header = b"\x00\x3c\x00\x00" + (3).to_bytes(8, "big") + b"\x04\x00\x01\xff"  # an id that is no text
-    transport._parts.publisher.send([Letter("", queue, RawProperties(header), b"raw", queue)])
+    transport._parts.publisher.send([Letter("", queue, header, b"raw", queue)])
     [delivery] = other.fetch([queue], 1, PATIENCE, LONG)
     assert delivery.message.defect
     assert delivery.message.body == b"raw"

@@ -314,4 +314,4 @@ def test_an_rpc_result_is_that_of_a_stock_worker(outcome: str) -> None:
         Post(recorded["oid"], record.id, body, record.content_type, record.content_encoding, is_persistent=False)
     )
     assert (letter.exchange, letter.routing_key, letter.body) == (message["exchange"], message["routing_key"], body)
-    assert decode_properties(letter.properties.raw) == stock
+    assert decode_properties(letter.header) == stock

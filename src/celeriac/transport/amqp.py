@@ -25,7 +25,6 @@ from celeriac.results.base import ResultStore
 from celeriac.routing import Queue
 from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import ChannelClosed, Letter
-from celeriac.transport.amqp_connection import RawProperties
 from celeriac.transport.amqp_consumer import Consumer
 from celeriac.transport.amqp_dead_letters import DeadLetters, queue_for
 from celeriac.transport.amqp_field import Properties, encode_properties
@@ -263,7 +262,7 @@ class AmqpTransport:
         """Tell the present subscribers of a topic."""
         parts = self._parts
         parts.topology.ensure_exchange(EXCHANGE, exchange_request, self._deadline())
-        raw = RawProperties(encode_properties(Properties(delivery_mode=1), len(payload)))
+        raw = encode_properties(Properties(delivery_mode=1), len(payload))
         parts.publisher.send([Letter(EXCHANGE, topic, raw, payload, is_mandatory=False)])
 
     def subscribe(self, topics: Sequence[str]) -> Subscription:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celeriac.errors import EncodeError, OperationalError
 from celeriac.timing import Deadline
+from celeriac.transport.amqp_frame import Deliver, publish_frames, settling_frames
 from celeriac.transport.amqp_request import Request
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Letter(NamedTuple):
     """One message, ready to be written.
 
     Attributes:
-        properties: Encoded already, as an object that pika takes.
+        header: The payload of its header frame: properties and size.
         queue: The queue that it is for; "" if an exchange decides.
         id: Of its task, for messages to people.
         is_mandatory: Whether it comes back when no queue takes it.
@@ -49,7 +50,7 @@ class Letter(NamedTuple):
 
     exchange: str
     routing_key: str
-    properties: Any
+    header: bytes
     body: bytes
     queue: str = ""
     id: str = ""
@@ -57,9 +58,9 @@ class Letter(NamedTuple):
 
 
 class Pushed(NamedTuple):
-    """A message that the server has pushed. `method` is pika's `Basic.Deliver`; `header` is not decoded yet."""
+    """A message that the server has pushed. `header` is not decoded yet."""
 
-    method: Any
+    method: Deliver
     header: bytes
     body: bytes
 
@@ -108,6 +109,7 @@ class Channel:
         self._next_tag = 1
         self._arrival = threading.Condition()
         self._waiting = 0
+        self._is_reached = False  # since the connection has begun to read
 
     # called by any thread
 
@@ -198,6 +200,7 @@ class Channel:
 
         self._channel = self.connection.open_channel(opened)
         self._channel.add_on_close_callback(self._on_close)
+        self.connection.receive(self._channel.channel_number, self._on_delivery)
 
     def _on_questions(self, requests: Sequence[Request], answers: SimpleQueue[Any]) -> None:
         try:
@@ -211,27 +214,40 @@ class Channel:
         except Exception as exc:  # whatever pika says of the arguments belongs to the asker
             answers.put(None if self.error is not None else exc)
 
-    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self.inbox.append(Pushed(method, properties.raw, body))
+    def _on_delivery(self, method: Deliver, header: bytes, body: bytes) -> None:
+        """Also of a consumer that is being cancelled: what is on its way is as good as what has come."""
+        self.inbox.append(Pushed(method, header, body))
+        if not self._is_reached:
+            self._is_reached = True
+            self.connection.has_reached(self)
+
+    def on_read(self) -> None:
+        """All that came with the last deliveries is taken in."""
+        self._is_reached = False
         self.wake()
+
+    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """A delivery that came pika's way: its body has several frames, or none."""
+        names = (method.exchange, method.routing_key)
+        deliver = Deliver(method.consumer_tag, method.delivery_tag, method.redelivered, *names)
+        self._on_delivery(deliver, properties.raw, body)
 
     def _on_settling(self, acks: Sequence[tuple[int, bool]], requeues: Sequence[int]) -> None:
         if self.error is None and self._channel.is_open:
-            with self.connection.one_write():
-                for tag, is_multiple in acks:
-                    self._channel.basic_ack(tag, is_multiple)
-                for tag in requeues:
-                    self._channel.basic_nack(tag, False, True)
+            self.connection.write(settling_frames(self._channel.channel_number, acks, requeues))
 
     def _on_publishing(self, letters: Sequence[Letter], batch: Batch) -> None:
         if self.error is not None or not self._channel.is_open:
             batch.fail(self.error or OperationalError(f"{self.connection.name}: channel closed"))
             return
-        with self.connection.one_write():
-            for exchange, routing_key, properties, body, _queue, _id, is_mandatory in letters:
-                self._unconfirmed[self._next_tag] = batch
-                self._next_tag += 1
-                self._channel.basic_publish(exchange, routing_key, body, properties, is_mandatory)
+        number, longest = self._channel.channel_number, self.connection.longest_body
+        self._unconfirmed.update(dict.fromkeys(range(self._next_tag, self._next_tag + len(letters)), batch))
+        self._next_tag += len(letters)
+        frames = [
+            publish_frames(number, exchange, routing_key, header, body, longest, is_mandatory=is_mandatory)
+            for exchange, routing_key, header, body, _queue, _id, is_mandatory in letters
+        ]
+        self.connection.write(b"".join(frames))
 
     def _on_confirm(self, frame: Any) -> None:
         tag, is_taken = frame.method.delivery_tag, frame.method.NAME == "Basic.Ack"

@@ -9,155 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from pika import ConnectionParameters, PlainCredentials, SelectConnection, SSLOptions  # type: ignore[import-untyped]
+from pika import ConnectionParameters, PlainCredentials, SSLOptions  # type: ignore[import-untyped]
 from pika.adapters.select_connection import IOLoop  # type: ignore[import-untyped]
-from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter  # type: ignore[import-untyped]
 from pika.credentials import ExternalCredentials  # type: ignore[import-untyped]
-from pika.frame import Header, Method  # type: ignore[import-untyped]
-from pika.spec import Basic, BasicProperties  # type: ignore[import-untyped]
 
 from celeriac.errors import OperationalError
 from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, copy_of
+from celeriac.transport.amqp_frame import Deliver
+from celeriac.transport.amqp_pika import PikaConnection, Services
 from celeriac.transport.amqp_url import Endpoint
 
-__all__ = ["Connection", "RawProperties"]
+__all__ = ["Connection"]
 
 #: Seconds that leaving in good order may take.
 _FAREWELL = 1.0
-#: Bytes that one read takes at most.
-_PIECE = 65_536
-_HEAD = struct.Struct(">BHI")
-_SIZE = struct.Struct(">xxxxQ")
-_BODY_FRAME, _FRAME_END = 3, 0xCE
-#: Class and method of Basic.Deliver.
-_DELIVER = b"\x00\x3c\x00\x3c"
-
-
-class RawProperties(BasicProperties):  # type: ignore[misc]
-    """Properties that stay encoded on pika's way: its own tables can't hold fractions (a time limit of 1.5 s)."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw  # the single properties are not used by pika
-
-    def encode(self) -> list[bytes]:
-        """Everything behind the size, which pika writes."""
-        return [self.raw[12:]]
-
-
-class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
-    """pika's I/O services, which keep the stream at hand: an ended connection is cut whatever pika waits for.
-
-    The stream reads in larger pieces than pika's own: each system call has the interpreter's lock to get back.
-    """
-
-    stream: Any = None
-    sock: Any = None
-
-    def create_streaming_connection(
-        self, protocol_factory: Any, sock: Any, on_done: Any, ssl_context: Any = None, server_hostname: Any = None
-    ) -> Any:
-        """Remember the socket, and the stream once it stands."""
-        self.sock = sock
-
-        def done(result: Any) -> None:
-            if isinstance(result, tuple):
-                self.stream = result[0]
-                self.stream._MAX_RECV_BYTES = _PIECE
-            on_done(result)
-
-        return super().create_streaming_connection(protocol_factory, sock, done, ssl_context, server_hostname)
-
-
-class _Pika(SelectConnection):  # type: ignore[misc]
-    """pika's connection, which leaves the properties of messages to us, takes in deliveries whole and writes in batches.
-
-    pika cuts frame by frame off what has come, copies the rest each time, and puts the three frames of a message together
-    again: three times the CPU. It also sends each frame by a system call of its own.
-    """
-
-    #: What is written goes here, while a batch gathers.
-    gathered: list[bytes] | None = None
-
-    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        if self.gathered is None:
-            super()._output_marshaled_frames(marshaled_frames)
-        else:
-            self.gathered += marshaled_frames
-
-    @contextlib.contextmanager
-    def one_write(self) -> Iterator[None]:
-        """What is written inside goes out at once in the end."""
-        frames: list[bytes] = []
-        self.gathered = frames
-        try:
-            yield
-        finally:
-            self.gathered = None
-            if frames and not self.is_closed:
-                super()._output_marshaled_frames([b"".join(frames)])
-
-    def _on_data_available(self, data_in: bytes) -> None:
-        data: bytes = self._frame_buffer + data_in
-        at = 0
-        while at < len(data):
-            size = self._take_delivery(data, at)
-            if size is None:
-                break
-            if not size:
-                self._frame_buffer: bytes = data[at:]
-                size, frame = self._read_frame()
-                if not frame:
-                    break
-                self._process_frame(frame)
-            at += size
-        self._frame_buffer = data[at:]
-        self.bytes_received += at
-
-    def _take_delivery(self, data: bytes, at: int) -> int | None:
-        """Hand the delivery that stands at `at` to its consumer.
-
-        Returns:
-            Its size; 0 if something else stands there, or its body has several frames or none; None if it is cut off.
-        """
-        if data[at : at + 1] != b"\x01" or data[at + 7 : at + 11] != _DELIVER:
-            return 0
-        try:
-            _kind, number, size = _HEAD.unpack_from(data, at)
-            header: int = at + size + 8
-            body: int = header + _HEAD.unpack_from(data, header)[2] + 8
-            length = _SIZE.unpack_from(data, header + 7)[0]
-            kind, _number, size = _HEAD.unpack_from(data, body)
-        except struct.error:
-            return None
-        end: int = body + size + 8
-        if kind != _BODY_FRAME or size != length or number not in self._channels:
-            return 0
-        if len(data) < end:
-            return None
-        if not data[header - 1] == data[body - 1] == data[end - 1] == _FRAME_END:
-            return 0  # pika will complain
-        self.frames_received += 3
-        method = Method(number, Basic.Deliver().decode(data, at + 11))
-        properties = Header(number, length, RawProperties(data[header + 7 : body - 1]))
-        self._channels[number]._on_deliver(method, properties, data[body + 7 : end - 1])
-        return end - at
-
-    def _read_frame(self) -> Any:
-        buffer = self._frame_buffer
-        if buffer[:1] != b"\x02" or len(buffer) < 7:
-            return super()._read_frame()
-        _kind, channel, size = _HEAD.unpack_from(buffer)
-        end = size + 8
-        if len(buffer) < end or buffer[end - 1] != 0xCE:
-            return super()._read_frame()  # wait for the rest, or complain
-        raw = buffer[7 : end - 1]
-        return end, Header(channel, _SIZE.unpack_from(raw)[0], RawProperties(raw))
 
 
 class Connection:
@@ -181,7 +51,9 @@ class Connection:
         self._channels: set[Channel] = set()
         self._guard = threading.Lock()
         self._loop = IOLoop()
-        self._services = _Services(self._loop)
+        self._services = Services(self._loop)
+        self._receivers: dict[int, Callable[[Deliver, bytes, bytes], None]] = {}
+        self._reached: list[Channel] = []
         self._pika: Any = None
         self._thread = threading.Thread(
             target=self._run, args=(_parameters(endpoint, purpose, deadline.left() or 0.01),), name="celeriac-amqp", daemon=True
@@ -254,16 +126,36 @@ class Connection:
         """Open a channel of pika's."""
         return self._pika.channel(on_open_callback=on_open)
 
-    def one_write(self) -> contextlib.AbstractContextManager[None]:
-        """What channels write inside goes out by one system call."""
-        batch: contextlib.AbstractContextManager[None] = self._pika.one_write()
-        return batch
+    def receive(self, number: int, receiver: Callable[[Deliver, bytes, bytes], None]) -> None:
+        """Hand the deliveries of this channel to its receiver: method, header and body."""
+        self._receivers[number] = receiver
+
+    def has_reached(self, channel: Channel) -> None:
+        """A delivery has come: those who wait for it are woken once, when all that came with it is taken in."""
+        self._reached.append(channel)
+
+    def _on_read(self) -> None:
+        if self._reached:
+            reached, self._reached = self._reached, []
+            for channel in reached:
+                channel.on_read()
+
+    def write(self, frames: bytes) -> None:
+        """Send frames."""
+        self._pika.write(frames)
+
+    @property
+    def longest_body(self) -> int:
+        """Bytes of body that a frame takes."""
+        longest: int = self._pika.longest_body
+        return longest
 
     def _run(self, parameters: Any) -> None:
         try:
-            self._pika = _Pika(
+            self._pika = PikaConnection(
                 parameters, on_open_callback=self._on_open, on_open_error_callback=self._on_end,
-                on_close_callback=self._on_end, custom_ioloop=self._services,
+                on_close_callback=self._on_end, custom_ioloop=self._services, receivers=self._receivers,
+                on_read=self._on_read,
             )  # fmt: skip
             self._pika.add_on_connection_blocked_callback(self._on_blocked)
             self._pika.add_on_connection_unblocked_callback(self._on_unblocked)

@@ -19,7 +19,6 @@ import msgspec
 from celeriac.message import DeadLetter, Settlement
 from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, Letter, Pushed
-from celeriac.transport.amqp_connection import RawProperties
 from celeriac.transport.amqp_field import Properties, decode_properties, encode_properties
 from celeriac.transport.amqp_link import Link
 from celeriac.transport.amqp_message import read, to_properties
@@ -64,7 +63,7 @@ class DeadLetters:
         if queue not in self._registered:
             self._topology.ensure_dead(_REGISTER, deadline)
             if queue not in self._names():
-                raw = RawProperties(encode_properties(Properties(delivery_mode=2), len(queue.encode())))
+                raw = encode_properties(Properties(delivery_mode=2), len(queue.encode()))
                 self._publisher.send([Letter("", _REGISTER, raw, queue.encode(), _REGISTER)])
             self._registered.add(queue)
 
@@ -93,7 +92,7 @@ class DeadLetters:
         else:
             properties = to_properties(delivery.message, is_delayed=True, extra=headers)
         body = entry.pushed.body
-        raw = RawProperties(encode_properties(properties, len(body)))
+        raw = encode_properties(properties, len(body))
         return Letter("", queue_for(delivery.queue), raw, body, queue_for(delivery.queue), delivery.message.id)
 
     def listed(self, limit: int, queue: str | None = None) -> list[DeadLetter]:
@@ -217,4 +216,4 @@ def _revived(pushed: Pushed, letter: DeadLetter) -> Letter:
     raw = (decode_properties(pushed.header).headers or {}).get(_RAW)
     if not isinstance(raw, bytes):
         raw = encode_properties(to_properties(letter.message, is_delayed=True), len(pushed.body))
-    return Letter("", letter.queue, RawProperties(raw), pushed.body, letter.queue)
+    return Letter("", letter.queue, raw, pushed.body, letter.queue)

@@ -14,7 +14,6 @@ from typing import Any
 from celeriac.results.rpc import Post
 from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, Letter, copy_of
-from celeriac.transport.amqp_connection import RawProperties
 from celeriac.transport.amqp_field import Properties, decode_properties, encode_properties
 from celeriac.transport.amqp_link import Link
 from celeriac.transport.amqp_publisher import Publisher
@@ -125,5 +124,5 @@ def _letter(post: Post) -> Letter:
         content_type=post.content_type, content_encoding=post.content_encoding, headers={},
         delivery_mode=2 if post.is_persistent else 1, priority=0, correlation_id=post.task_id,
     )  # fmt: skip
-    raw = RawProperties(encode_properties(properties, len(post.body)))
+    raw = encode_properties(properties, len(post.body))
     return Letter("", post.box, raw, post.body, id=post.task_id, is_mandatory=False)

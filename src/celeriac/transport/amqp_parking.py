@@ -21,7 +21,6 @@ from typing import Any
 from celeriac.errors import OperationalError
 from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, Letter, Pushed
-from celeriac.transport.amqp_connection import RawProperties
 from celeriac.transport.amqp_consumer import Consumer
 from celeriac.transport.amqp_field import decode_properties, encode_properties
 from celeriac.transport.amqp_message import own_headers, to_properties
@@ -103,7 +102,7 @@ class Parking:
         counts = own_headers(entry.envelope.deliveries + 1, starts)
         properties = to_properties(entry.envelope.message, is_delayed=True, extra={**counts, MOVE: name})
         body = entry.pushed.body
-        return Letter("", self._name(entry.queue), RawProperties(encode_properties(properties, len(body))), body)
+        return Letter("", self._name(entry.queue), encode_properties(properties, len(body)), body)
 
     def _collect(self, channel: Channel, waiting: dict[str, Entry], deadline: Deadline) -> None:
         """Take the copies, which come in any order, and let go of the originals."""

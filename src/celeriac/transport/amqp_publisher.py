@@ -18,7 +18,6 @@ from celeriac.message import Message
 from celeriac.timing import Deadline
 from celeriac.transport import amqp_delay as delay
 from celeriac.transport.amqp_channel import Batch, Channel, ChannelClosed, Letter, copy_of
-from celeriac.transport.amqp_connection import RawProperties
 from celeriac.transport.amqp_field import Properties, encode_properties, short_text
 from celeriac.transport.amqp_link import Link
 from celeriac.transport.amqp_message import to_properties
@@ -200,7 +199,7 @@ def make_letter(exchange: str, key: str, properties: Properties, message: Messag
         raise MessageTooLarge(
             f"The headers of message {message.id!r} take {len(header)} bytes; RabbitMQ takes {_MAX_HEADERS}."
         )
-    return Letter(exchange, key, RawProperties(header), message.body, queue, message.id)
+    return Letter(exchange, key, header, message.body, queue, message.id)
 
 
 def _windows(letters: Sequence[Letter]) -> list[Sequence[Letter]]:
