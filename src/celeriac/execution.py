@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from celeriac import errors, signals, states
 from celeriac.canvas.replacing import Replaced
 from celeriac.context import Context, make_context, running
@@ -97,7 +99,10 @@ class Environment:
 def execute(environment: Environment, execution: Execution) -> Outcome:
     """Run one execution to its outcome."""
     try:
-        return _execute(environment, execution)
+        outcome = _execute(environment, execution)
+        if outcome.messages and outcome.state != states.RETRY and environment.app.conf.task_track_enqueued:
+            return _with_enqueued(environment.app, outcome)
+        return outcome
     except errors.SoftTimeLimitExceeded:  # a moment late: the runner says what that means
         raise
     except Exception as exc:  # neither the task nor its message may end the runner
@@ -474,6 +479,13 @@ def _tell_early(environment: Environment, context: Context, task: Any, record: R
         return
     if _has_handler(task, handler):
         environment.store_state(record)
+
+
+def _with_enqueued(app: Celeriac, outcome: Outcome) -> Outcome:
+    """With `task_track_enqueued`: the records of what follows a task are stored, too."""
+    record_of = import_object("celeriac.enqueued:enqueued_record", "task_track_enqueued")
+    found = [record for message in outcome.messages if (record := record_of(app, message)) is not None]
+    return msgspec.structs.replace(outcome, more_records=[*outcome.more_records, *found])
 
 
 def _has_handler(task: Any, *names: str) -> bool:

@@ -45,7 +45,7 @@ class GroupResult(ResultSet):
     def save(self, backend: Any = None) -> None:
         """Keep the group under its id, for as long as results are kept."""
         app = self.app
-        lifetime = app.conf.result_expires
+        lifetime: Any = app.conf.result_expires
         if isinstance(lifetime, timedelta):
             lifetime = lifetime.total_seconds()
         value = dumps(self.as_tuple(), app.conf.result_serializer)[2]

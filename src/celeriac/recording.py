@@ -20,12 +20,21 @@ from celeriac.wire.results import encode_result, exception_form
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["clean_text", "make_record"]
+__all__ = ["clean_text", "lifetime_of", "make_record"]
 
 
 def clean_text(text: str) -> str:
     """Text that can be stored: halves of surrogate pairs, which are no characters, become escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def lifetime_of(app: Celeriac, state: str) -> float | None:
+    """Seconds for which a result is kept; None or 0 for ever."""
+    conf = app.conf
+    lifetime: Any = conf.result_expires
+    if state == states.FAILURE and conf.value_set_for("result_failure_expires"):
+        lifetime = conf.result_failure_expires
+    return lifetime.total_seconds() if isinstance(lifetime, timedelta) else lifetime
 
 
 def make_record(
@@ -45,11 +54,7 @@ def make_record(
         value = value.as_tuple()
     content_type, content_encoding, body = encode_result(value, conf.result_serializer)
     is_ready = state in states.READY_STATES
-    lifetime = conf.result_expires
-    if state == states.FAILURE and conf.value_set_for("result_failure_expires"):
-        lifetime = conf.result_failure_expires
-    if isinstance(lifetime, timedelta):
-        lifetime = lifetime.total_seconds()
+    lifetime = lifetime_of(app, state)
     extended: dict[str, Any] = _extended(context, conf.result_serializer) if conf.result_extended else {}
     return Record(
         id=task_id or context.id or "",

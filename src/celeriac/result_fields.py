@@ -81,7 +81,8 @@ class ResultFields(ResultBase):
     def _state_of(self, record: Record | None) -> str:
         if record is not None:
             return record.state
-        return states.UNKNOWN if self.app.conf.task_track_enqueued else states.PENDING
+        is_recorded = self.app.conf.task_track_enqueued and not self.ignored and self.backend.capabilities.persistent
+        return states.UNKNOWN if is_recorded else states.PENDING
 
     status = state
 

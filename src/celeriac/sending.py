@@ -323,7 +323,10 @@ def _hand_over(app: Celeriac, messages: Sequence[Message]) -> None:
     if undeclared:
         transport.declare(undeclared)  # several threads may do it at once, and others add queues meanwhile
         app.undeclared = [queue for queue in app.undeclared if queue not in undeclared]
-    transport.publish(messages)
+    if app.conf.task_track_enqueued:
+        import_object("celeriac.enqueued:publish_recorded", "task_track_enqueued")(app, messages)
+    else:
+        transport.publish(messages)
 
 
 def _publish_in(app: Celeriac, messages: Sequence[Message], connection: Any) -> None:

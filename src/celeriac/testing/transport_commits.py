@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from celeriac.errors import EncodeError
 from celeriac.message import Settlement
 from celeriac.results.base import Record, ResultStore
 from celeriac.testing.transport_case import LONG, PATIENCE, SHORT, TransportCase, make_message, names, needs
-from celeriac.transport.base import Commit, QueueSize, Transport
+from celeriac.transport.base import Commit, QueueSize, RecordingTransport, Transport
 
 __all__ = ["CommitTests"]
 
@@ -78,6 +80,24 @@ class CommitTests(TransportCase):
         delivery = self.leased(transport, queue, "m")
         assert transport.commit([Commit(Settlement(delivery), None, [make_message("next", queue)])]) == []
         assert names(other.fetch([queue], 10, PATIENCE, LONG)) == ["next"]
+
+    @needs("commit")
+    def test_a_task_is_recorded_and_published_in_one_step(
+        self, transport: Transport, other: Transport, queue: str, store: ResultStore | None
+    ) -> None:
+        assert store is not None and transport.commits_with(store)
+        recording = cast(RecordingTransport, transport)
+        done = Record(id=f"{queue}-done", state="SUCCESS", result=b"1", fence=(0, 1))
+        store.store([done])
+        records = [Record(id=f"{queue}-{name}", state="PENDING", result=b"null") for name in ("new", "done")]
+        recording.publish_recorded([make_message("new", queue), make_message("done", queue)], records)
+        assert self.stored_state(store, f"{queue}-new") == "PENDING"
+        assert self.stored_state(store, f"{queue}-done") == "SUCCESS"
+        assert sorted(names(other.fetch([queue], 10, PATIENCE, LONG))) == ["done", "new"]
+        bad = make_message("bad", queue, headers={"task": "t", "bad": object()})
+        with pytest.raises(EncodeError):
+            recording.publish_recorded([bad], [Record(id=f"{queue}-bad", state="PENDING", result=b"null")])
+        assert self.stored_state(store, f"{queue}-bad") is None
 
     @needs("commit")
     def test_commit_that_cannot_publish_does_nothing(

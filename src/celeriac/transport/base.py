@@ -177,6 +177,16 @@ class TransactionalTransport(Transport, Protocol):
         """
 
 
+class RecordingTransport(Transport, Protocol):
+    """A broker that shares its database with a result store: what `commits_with` promises."""
+
+    def publish_recorded(self, messages: Sequence[Message], records: Sequence[Record]) -> None:
+        """Store records and publish messages as one step. Messages are published even if their record is refused.
+
+        Called where `commits_with` was true, with records that are not final.
+        """
+
+
 class TransportFactory(Protocol):
     """How a driver is opened: the URL as the user wrote it and `broker_transport_options`."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celeriac.message import Action, DeadLetter, Delivery, Message, Settlement
-from celeriac.results.base import ResultStore
+from celeriac.results.base import Record, ResultStore
 from celeriac.results.drivers import check_options, split_query
 from celeriac.results.memory import MemoryStore
 from celeriac.routing import Queue
@@ -154,6 +154,14 @@ class MemoryTransport:
                     self._insert(self._broker, entries)
             self._broker.changed.notify_all()
         return lost
+
+    def publish_recorded(self, messages: Sequence[Message], records: Sequence[Record]) -> None:
+        """Store and publish."""
+        with self._broker.changed:
+            entries = self._entries(self._broker, messages)
+            self._store.store(records)
+            self._insert(self._broker, entries)
+            self._broker.changed.notify_all()
 
     def _settle(self, settlement: Settlement) -> bool:
         """End one delivery; False if its lease is lost."""

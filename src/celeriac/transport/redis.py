@@ -287,6 +287,16 @@ class RedisTransport:
             lost += [commits[start + number - 1].settlement.delivery for number in numbers]
         return lost
 
+    def publish_recorded(self, messages: Sequence[Message], records: Sequence[Record]) -> None:
+        """Store and publish in one script for each group of records; the messages come with the last one."""
+        words: list[Argument] = [self._keys.prefix]
+        for number, record in enumerate(records, 1):
+            commands = self._commands(messages) if number == len(records) else ()
+            words += ("", "", "a", 0, "", 6, *self._record_arguments(record), len(commands))
+            for command in commands:
+                words += (len(command), *command)
+        self._server.run(COMMIT, self._keys.heads(), words)
+
     def _commit_arguments(self, commit: Commit) -> list[Argument]:
         settlement = commit.settlement
         delivery = settlement.delivery

@@ -274,21 +274,25 @@ local lost, number = {}, 0
 while at <= #ARGV do
   number = number + 1
   local token, queue, action, starts, about = word(), word(), word(), tonumber(word()), word()
-  local is_held = redis.call('HEXISTS', hash_of(token), token) == 1
+  -- Without a token nothing is settled: a task is recorded and sent, be its record refused or not.
+  local is_new = token == ''
+  local is_held = is_new or redis.call('HEXISTS', hash_of(token), token) == 1
   local does = is_held
   if tonumber(word()) > 0 then
     local key, value, companion, expires, retries, deliveries = word(), word(), word(), word(), word(), word()
     -- A refused record means that a newer execution has told the outcome, and published what follows.
-    does = is_held and put(key, value, companion, expires, retries, deliveries)
+    does = is_held and (put(key, value, companion, expires, retries, deliveries) or is_new)
   end
   skip_or_do(does)
-  if is_held then
+  if is_new then
+    -- nothing was held
+  elseif is_held then
     if action ~= 'a' then dispose(token, queue, action, starts, about) end
     redis.call('HDEL', hash_of(token), token)
   else
     lost[#lost + 1] = number
   end
-  leave(token, queue)
+  if not is_new then leave(token, queue) end
 end
 for queue, gone in pairs(ended) do redis.call('ZREM', leases(queue), unpack(gone)) end
 if #tokens > 0 then redis.call('ZREM', INDEX, unpack(tokens)) end

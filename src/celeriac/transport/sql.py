@@ -83,6 +83,20 @@ class SqlTransport:
             self._publish(rows, wants)
             self._rouser.rouse(wants)
 
+    def publish_recorded(self, messages: Sequence[Message], records: Sequence[Record]) -> None:
+        """Store and publish in one transaction."""
+        rows, wants = self._rows(messages)
+
+        def write(cursor: Any) -> None:
+            if records:
+                self._store(cursor, list(records))
+            if rows:
+                self._tables.insert(cursor, rows)
+            self._tell(cursor, wants, [])
+
+        self._run(write)
+        self._rouser.rouse(wants)
+
     def _rows(self, messages: Sequence[Message]) -> tuple[list[Row], set[str]]:
         """Rows to insert, and what to look up among those who wait."""
         rows: list[Row] = []

@@ -134,6 +134,13 @@ class MysqlTransport(SqlTransport):
             store.rouser.rouse("result:" + each.record.id for each in commits if each.record is not None)
         return lost
 
+    def publish_recorded(self, messages: Sequence[Message], records: Any) -> None:
+        """Store and publish in one transaction."""
+        store = self._store_used
+        if store is not None and not store.tables.is_ready:
+            store.database.create(store.tables.ensure)
+        super().publish_recorded(messages, records)
+
     def publish_in(self, connection: Any, messages: Sequence[Message]) -> None:
         """Insert messages through the user's connection: they exist if and only if its transaction commits."""
         rows, _ = self._rows(messages)

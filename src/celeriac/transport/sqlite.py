@@ -22,7 +22,7 @@ import msgspec
 
 from celeriac.errors import ImproperlyConfigured, MessageTooLarge
 from celeriac.message import Action, DeadLetter, Delivery, Message, Settlement
-from celeriac.results.base import ResultStore
+from celeriac.results.base import Record, ResultStore
 from celeriac.results.sqlite import SqliteStore, result_waiters
 from celeriac.results.sqlite_database import Database, Transaction, parse_url
 from celeriac.results.sqlite_record import upsert
@@ -125,6 +125,11 @@ class SqliteTransport:
         else:
             self._write(rows, wants)
 
+    def publish_recorded(self, messages: Sequence[Message], records: Sequence[Record]) -> None:
+        """Store and publish in one transaction."""
+        rows, wants = self._rows(messages)
+        self._write(rows, wants, records)
+
     def publish_in(self, connection: Any, messages: Sequence[Message]) -> None:
         """Insert messages through the user's connection: they exist if and only if its transaction commits.
 
@@ -140,9 +145,11 @@ class SqliteTransport:
         for sql, parameters in rows:
             user.rows(sql, parameters)
 
-    def _write(self, rows: list[Row], wants: set[str]) -> None:
+    def _write(self, rows: list[Row], wants: set[str], records: Sequence[Record] = ()) -> None:
         addresses = []
         with Transaction(self._database) as connection:
+            if records:
+                upsert(connection, records, self._clock.now())
             for sql, parameters in rows:
                 connection.execute(sql, parameters)
             for want in wants:
