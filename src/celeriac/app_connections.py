@@ -94,9 +94,7 @@ class AppConnections:
         with self._lock:
             found = self.__dict__.get("transport")
             if found is None:
-                found = open_transport(
-                    self._url(self.conf.broker_write_url), self.conf.broker_transport_options, self.conf
-                )
+                found = open_transport(self.conf.broker_write_url or "", self.conf.broker_transport_options, self.conf)
                 self.undeclared = [queue for queue in self.router.queues.values() if queue.is_special]
                 self.__dict__["transport"] = found
             return found

@@ -28,6 +28,7 @@ from celeriac.options import COPIED, KNOWN, LIMITS, check_limits, check_options,
 from celeriac.result import AsyncResult
 from celeriac.signature import Signature
 from celeriac.task import FromSetting
+from celeriac.timing import call_end
 from celeriac.wire.messages import CallForm, TaskCall
 
 if TYPE_CHECKING:
@@ -38,10 +39,9 @@ __all__ = ["new_id", "own_fields", "prepare", "publish", "publish_many"]
 
 logger = logging.getLogger("celeriac.sending")
 
-#: An attempt that took longer has met a silent broker, or waited for a connection that others keep busy with it: the next
-#: one may take as long as drivers wait at most (`PATIENCE`). One that was refused sooner tells how long the next will take.
-#: In seconds.
-SILENCE, PATIENCE = 0.5, 4.0
+#: What is left must be worth an attempt: as long as the longest one took, but no more than this, in seconds. One that took
+#: longer has met a silent broker; the next one ends with `publish_timeout`, whatever it waits for.
+LONGEST_RESERVE = 0.5
 #: Messages of a batch that are made and published at once: few enough that they stay in the processor's cache and the
 #: garbage collector isn't called for them (8 µs a message instead of 12 with 1000), enough to pay for a round trip.
 PIECE = 250
@@ -302,22 +302,26 @@ def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, An
     if signals.before_task_publish.receivers:
         messages = [_private(message) for message in messages]
         _tell(signals.before_task_publish, messages)
-    if app.mailbox is not None and running.get() is None:  # inside a task nobody reads results, so none are collected
-        app.mailbox.listen()
-    if options and options.get("connection") is not None:
-        _publish_in(app, messages, options["connection"])
-    else:
-        started = time.monotonic()
-        try:
+    started = time.monotonic()
+    end = started + ((options and options.get("timeout")) or app.conf.publish_timeout)
+    token = call_end.set(end)
+    try:
+        if options and options.get("connection") is not None:
+            _publish_in(app, messages, options["connection"])
+        else:
             _hand_over(app, messages)
-        except OperationalError as exc:
-            _publish_again(app, messages, options or {}, exc, started)
+    except OperationalError as exc:
+        _publish_again(app, messages, options or {}, exc, started, end)
+    finally:
+        call_end.reset(token)
     if signals.after_task_publish.receivers:
         _tell(signals.after_task_publish, messages)
 
 
 def _hand_over(app: Celeriac, messages: Sequence[Message]) -> None:
     """One attempt."""
+    if app.mailbox is not None and running.get() is None:  # inside a task nobody reads results, so none are collected
+        app.mailbox.listen()
     transport = app.transport
     undeclared = app.undeclared
     if undeclared:
@@ -341,21 +345,27 @@ def _publish_in(app: Celeriac, messages: Sequence[Message], connection: Any) -> 
             f"connection= sends a task inside a transaction of the broker's database, and {transport.url} is none: use a"
             " PostgreSQL, MySQL or SQLite broker, or leave it out."
         )
+    if app.mailbox is not None and running.get() is None:
+        app.mailbox.listen()
     cast("TransactionalTransport", transport).publish_in(connection, messages)
 
 
 def _publish_again(
-    app: Celeriac, messages: Sequence[Message], options: Mapping[str, Any], error: OperationalError, started: float
+    app: Celeriac,
+    messages: Sequence[Message],
+    options: Mapping[str, Any],
+    error: OperationalError,
+    started: float,
+    end: float,
 ) -> None:
     conf = app.conf
-    wanted = options.get("retry")
+    wanted = False if options.get("connection") is not None else options.get("retry")
     if not (conf.task_publish_retry if wanted is None else wanted):
         raise error
     policy = {**conf.task_publish_retry_policy, **(options.get("retry_policy") or {})}
-    end = started + (options.get("timeout") or conf.publish_timeout)
     longest = time.monotonic() - started
     pause, attempt, limit = float(policy.get("interval_start") or 0), 0, policy.get("max_retries")
-    while (limit is None or attempt < limit) and time.monotonic() + pause + _reserve(longest) < end:
+    while (limit is None or attempt < limit) and time.monotonic() + pause + min(longest, LONGEST_RESERVE) < end:
         attempt += 1
         time.sleep(pause)
         pause = min(pause + policy.get("interval_step", 0.2), policy.get("interval_max", 1))
@@ -367,11 +377,6 @@ def _publish_again(
             error = exc
         longest = max(longest, time.monotonic() - began)
     raise error
-
-
-def _reserve(longest: float) -> float:
-    """Seconds that another attempt may take, after others of which the longest took so long."""
-    return longest if longest < SILENCE else max(longest, PATIENCE)
 
 
 def _private(message: Message) -> Message:

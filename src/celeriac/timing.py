@@ -1,13 +1,31 @@
-"""Time as an argument: the clock that components are given, and back-off between attempts. Imports nothing of ours."""
+"""Time as an argument: clocks, deadlines, the time that a whole call may take, and back-off. Imports nothing of ours.
+
+`call_end` is how the time of a call reaches the drivers: whoever promises an end sets it for what runs inside, and each wait
+down there is `shortened`.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "Deadline", "SystemClock", "backoff", "iso_now", "jitter"]
+__all__ = [
+    "SYSTEM_CLOCK", "Clock", "Deadline", "SystemClock", "backoff", "call_end", "iso_now", "jitter", "shortened",
+]  # fmt: skip
+
+#: When the call that runs here must have ended, whatever it waits for (monotonic); None if it has no end of its own.
+call_end: ContextVar[float | None] = ContextVar("call_end", default=None)
+#: Shortest wait, in seconds: one of none at all would fail although what it waits for is there.
+_SHORTEST = 0.005
+
+
+def shortened(seconds: float) -> float:
+    """How long a wait of so many seconds may take inside the call that runs here."""
+    end = call_end.get()
+    return seconds if end is None else max(_SHORTEST, min(seconds, end - time.monotonic()))
 
 
 class Clock(Protocol):
@@ -49,9 +67,10 @@ def jitter() -> float:
 class Deadline:
     """A moment in monotonic time until which something may be tried."""
 
-    __slots__ = ("at",)
+    __slots__ = ("at", "seconds")
 
     def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
         self.at = None if seconds is None else time.monotonic() + seconds
 
     def left(self) -> float | None:

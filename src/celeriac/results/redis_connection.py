@@ -25,6 +25,7 @@ from celeriac.errors import OperationalError
 from celeriac.results.redis_errors import has_failed_over, server_error
 from celeriac.results.redis_locate import open_redis
 from celeriac.results.redis_url import Settings
+from celeriac.timing import call_end, shortened
 
 __all__ = ["Argument", "Connection", "Script", "Server", "open_connection", "run"]
 
@@ -32,8 +33,8 @@ Argument: TypeAlias = str | bytes | int | float
 _pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 #: A connection that was idle this long is looked at before it is used: the server may have closed it. In seconds.
 _IDLE = 0.05
-#: How long one that was idle for `health_check_interval` may take to answer, in seconds. Short: a silent server would cost
-#: this and then the timeout of a new connection, and a publish must still end within `publish_timeout`.
+#: How long one that was idle for `health_check_interval` may take to answer, in seconds. Short: a silent server costs
+#: this and then the timeout of a new connection.
 _PING = 1.0
 
 
@@ -62,6 +63,9 @@ class Connection:
         """Send commands in one piece; returns their replies, errors among them as they are."""
         inner = self._inner
         try:
+            sock, timeout, end = inner._sock, self.settings.timeout, call_end.get()
+            if sock is not None:  # `shortened`, without a call: each `delay()` comes here
+                sock.settimeout(timeout if end is None else max(0.005, min(timeout, end - time.monotonic())))
             inner.send_packed_command(_packed(commands), check_health=False)
             replies: list[Any] = []
             for _ in commands:
@@ -122,7 +126,7 @@ class Connection:
         inner = self._inner
         try:
             inner.send_packed_command(_packed([("PING",)]), check_health=False)
-            is_here: bool = inner.can_read(min(_PING, self.settings.timeout))
+            is_here: bool = inner.can_read(shortened(min(_PING, self.settings.timeout)))
             return is_here and bool(inner.read_response(disable_decoding=True) == b"PONG")
         except (RedisError, OSError):
             return False

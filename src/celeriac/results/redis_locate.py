@@ -21,6 +21,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 
 from celeriac.errors import ImproperlyConfigured
 from celeriac.results.redis_url import Settings
+from celeriac.timing import shortened
 
 __all__ = ["open_redis", "provider_of", "slot_of"]
 
@@ -55,6 +56,9 @@ _KINDS: dict[str, Any] = {"tcp": _Plain, "tls": _Secure, "socket": _Local}
 
 def open_redis(settings: Settings, protocol: int = 2) -> Any:
     """A redis-py connection, open and logged in. Raises redis-py's errors."""
+    timeout, connect_timeout = shortened(settings.timeout), shortened(settings.connect_timeout)
+    if timeout < settings.timeout or connect_timeout < settings.connect_timeout:
+        settings = replace(settings, timeout=timeout, connect_timeout=connect_timeout)
     if settings.kind == "sentinel":
         return _open(settings, _master(settings), protocol)
     if settings.kind == "cluster":

@@ -23,7 +23,7 @@ from celeriac.errors import CeleriacError, ImproperlyConfigured, OperationalErro
 from celeriac.log import get_logger
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options, find_factory
-from celeriac.timing import Deadline, backoff
+from celeriac.timing import Deadline, backoff, shortened
 from celeriac.wire.results import document, record_from_document
 
 __all__ = ["ENTRY_POINT_GROUP", "MAILS", "Mail", "Post", "RpcStore"]
@@ -37,6 +37,8 @@ MAILS = dict.fromkeys(("amqp", "amqps", "librabbitmq", "pyamqp"), "celeriac.tran
 KEPT = 1_000
 #: Unread results after which no more are taken from the broker, until somebody reads.
 MAX_UNREAD = 100_000
+#: Longest wait for another thread that is connecting, in seconds.
+PATIENCE = 4.0
 #: Seconds that the listening thread waits for messages in one go.
 WAIT = 30.0
 _DAY = 86_400.0
@@ -109,6 +111,7 @@ class RpcStore:
         self._expires = _seconds(given.get("expires", _DAY))
         self.box = str(uuid.uuid4())
         self._changed = threading.Condition()
+        self._starting = threading.Lock()
         self._records: OrderedDict[str, tuple[Record, float]] = OrderedDict()
         self._read: OrderedDict[str, Record] = OrderedDict()
         self._waiting = 0
@@ -139,14 +142,22 @@ class RpcStore:
         Raises:
             OperationalError: The broker can't be reached.
         """
-        if self._thread is None or not self._thread.is_alive():
-            with self._changed:
-                if self._thread is None or not self._thread.is_alive():
-                    self._mail.listen(self.box, self._expires)
-                    self._closing.clear()
-                    self._thread = threading.Thread(target=self._run, name="celeriac-rpc", daemon=True)
-                    self._thread.start()
+        if self._is_listening():
+            return self.box
+        if not self._starting.acquire(timeout=shortened(PATIENCE)):  # others wait for the same broker
+            raise OperationalError(f"{self._mail.url}: results can't be received, the broker does not answer")
+        try:
+            if not self._is_listening():
+                self._mail.listen(self.box, self._expires)
+                self._closing.clear()
+                self._thread = threading.Thread(target=self._run, name="celeriac-rpc", daemon=True)
+                self._thread.start()
+        finally:
+            self._starting.release()
         return self.box
+
+    def _is_listening(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
         failures = 0

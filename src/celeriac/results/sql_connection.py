@@ -32,7 +32,7 @@ _READ, _WRITE = 1, 2
 
 
 class TimedOut(psycopg.OperationalError):
-    """The server did not answer in time."""
+    """The server did not answer in time (at most {settings.timeout:g} s)."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -176,7 +176,7 @@ def translated(exc: Exception, settings: SqlSettings) -> Exception:
     if isinstance(exc, (UnicodeEncodeError, psycopg.DataError)):
         return EncodeError(f"{where} can't hold a value: {_first_line(exc)}")
     if isinstance(exc, TimedOut):
-        return OperationalError(f"{where} did not answer within {settings.timeout:g} s.")
+        return OperationalError(f"{where} did not answer in time.")
     state = getattr(exc, "sqlstate", None)
     if state == "57014":
         return OperationalError(f"{where} did not finish within {settings.timeout:g} s: {_first_line(exc)}")

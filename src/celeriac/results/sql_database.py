@@ -25,6 +25,7 @@ import psycopg
 from celeriac.errors import CeleriacError, OperationalError
 from celeriac.results.sql_connection import Connection, TimedOut, connect, is_transient, server_identity, translated
 from celeriac.results.sql_settings import SqlSettings
+from celeriac.timing import shortened
 
 __all__ = ["Cursor", "Database", "Schema"]
 
@@ -96,7 +97,7 @@ class Database:
             OperationalError: The server can't be reached, is too slow, or refuses.
             EncodeError: It can't hold one of the values.
         """
-        deadline = time.monotonic() + self.settings.timeout
+        deadline = time.monotonic() + shortened(self.settings.timeout)
         connection = self._take(durable, deadline)
         is_sound = False
         try:
@@ -162,10 +163,11 @@ class Database:
         if self._pid != os.getpid():
             _leaked.extend(self._free.values())
             self._reset()
-        if not self._room.acquire(timeout=self.settings.timeout):
+        patience = max(0.0, deadline - time.monotonic())
+        if not self._room.acquire(timeout=patience):
             raise OperationalError(
                 f"{self.settings.masked}: all {self.settings.pool_size + self.settings.max_overflow} connections of this"
-                f" process were in use for {self.settings.timeout:g} s (options pool_size, max_overflow)."
+                f" process were in use for {patience:.3g} s (options pool_size, max_overflow)."
             )
         connection: Connection | None = None
         try:

@@ -8,12 +8,14 @@ and the race of two who insert the same row, are tried again inside; errors name
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import random
 import select
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -23,6 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from celeriac.errors import CeleriacError, EncodeError, ImproperlyConfigured, OperationalError, near_match
 from celeriac.results.sql_settings import SqlSettings
+from celeriac.timing import shortened
 
 __all__ = ["Engine"]
 
@@ -31,6 +34,8 @@ T = TypeVar("T")
 #: A call on a server that has frozen may wait for a free connection, and then for an answer; these shares of `timeout`
 #: keep the sum within it.
 CONNECTING, ANSWERING = 0.4, 0.6
+#: Time below which nothing is begun any more, in seconds.
+WORTHWHILE = 0.05
 #: How often a transaction that lost against another one is tried in all.
 ATTEMPTS = 8
 #: MySQL: deadlock, lock wait timeout, duplicate key, record changed since last read, table exists. PostgreSQL: as in
@@ -64,6 +69,13 @@ class Engine:
             self.url = self.url.set(drivername=f"{name}+{_DEFAULT_DRIVERS[name]}")
         self._pid = os.getpid()
         self._engine: sqlalchemy.Engine | None = None
+        self._room = self._new_room()
+
+    def _new_room(self) -> threading.Semaphore:
+        """As many places as the pool has connections: waiting for one of these can be told when to end."""
+        settings = self.settings
+        is_limited = settings.max_overflow >= 0 and not settings.short_lived_sessions
+        return threading.Semaphore(max(1, settings.pool_size + settings.max_overflow) if is_limited else 100_000)
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -79,6 +91,7 @@ class Engine:
             self._pid = os.getpid()
         elif self._pid != os.getpid():
             self._engine.dispose(close=False)  # the pooled connections are the parent's
+            self._room = self._new_room()
             self._pid = os.getpid()
         return self._engine
 
@@ -116,7 +129,9 @@ class Engine:
         if engine.dialect.name in ("mysql", "mariadb"):
             event.listen(engine, "connect", self._prepare_mysql)
         if is_pymysql:
+            event.listen(engine, "do_connect", self._connect_pymysql)
             event.listen(engine, "checkout", _check_alive)
+            event.listen(engine, "checkout", self._limit_answers)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
@@ -133,6 +148,36 @@ class Engine:
             if "mariadb" in str(cursor.fetchone()[0]).lower():
                 cursor.execute(_MARIADB_SESSION)
 
+    def _connect_pymysql(self, _dialect: Any, _record: Any, arguments: Any, options: dict[str, Any]) -> Any:
+        """A new connection. It takes no longer than the call that needs it may."""
+        for name in ("connect_timeout", "read_timeout", "write_timeout"):
+            if options.get(name):
+                options[name] = shortened(float(options[name]))
+        return importlib.import_module("celeriac.results.sql_pymysql").connect(arguments, options)
+
+    def _limit_answers(self, connection: Any, _record: Any, _: Any) -> None:
+        """Nor do the answers on a connection that was there."""
+        query, usual = self.url.query, self.settings.timeout * ANSWERING
+        connection._read_timeout = shortened(float(str(query.get("read_timeout", usual))))
+        connection._write_timeout = shortened(float(str(query.get("write_timeout", usual))))
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        patience = shortened(self.settings.timeout * CONNECTING)
+        room = self._room
+        error = OperationalError(
+            f"{self.settings.masked}: all connections of this process were in use for {patience:.2g} s"
+            " (options pool_size, max_overflow)."
+        )
+        if not room.acquire(timeout=patience):
+            raise error
+        try:
+            if shortened(WORTHWHILE) < WORTHWHILE:  # those who had the places have just given up, and so do we
+                raise error
+            yield
+        finally:
+            room.release()
+
     def run(self, work: Callable[[Connection], T]) -> T:
         """Do something in one transaction, again if it loses against another one.
 
@@ -140,14 +185,16 @@ class Engine:
             OperationalError: The database can't be reached, is too slow, or refuses.
             EncodeError: It can't hold one of the values.
         """
-        return self._retried(lambda: self._attempt(work))
+        engine = self.engine  # looks for a fork before the place is taken
+        with self._place():
+            return self._retried(lambda: self._attempt(engine, work))
 
     def create(self, work: Callable[[sqlalchemy.Engine], None]) -> None:
         """Create tables, in whatever transactions that takes. Errors as of `run`."""
         self._retried(lambda: work(self.engine))
 
     def _retried(self, work: Callable[[], T]) -> T:
-        deadline = time.monotonic() + self.settings.timeout
+        deadline = time.monotonic() + shortened(self.settings.timeout)
         attempt = 0
         while True:
             attempt += 1
@@ -164,8 +211,8 @@ class Engine:
                     raise self._translated(error, code) from error
             time.sleep(random.uniform(0.001, 0.01) * attempt)
 
-    def _attempt(self, work: Callable[[Connection], T]) -> T:
-        connection = self.engine.connect()
+    def _attempt(self, engine: sqlalchemy.Engine, work: Callable[[Connection], T]) -> T:
+        connection = engine.connect()
         try:
             transaction = connection.begin()
             result = work(connection)
@@ -191,7 +238,7 @@ class Engine:
         if isinstance(error, (exc.DataError, UnicodeEncodeError)) or type(original).__name__ == "DataError":
             return EncodeError(f"{where} can't hold a value: {text}")
         if "timed out" in text:
-            return OperationalError(f"{where} did not answer within {self.settings.timeout:g} s.")
+            return OperationalError(f"{where} did not answer in time (at most {self.settings.timeout:g} s).")
         return OperationalError(f"{where}: {text}")
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ import msgspec
 from celeriac.errors import ImproperlyConfigured, MessageTooLarge, OperationalError
 from celeriac.results.drivers import check_options, split_query
 from celeriac.results.sqlite_schema import ensure_schema
+from celeriac.timing import shortened
 
 __all__ = ["Database", "Settings", "Transaction", "parse_url"]
 
@@ -225,7 +226,8 @@ class Transaction:
         database = self._database
         settings = database.settings
         self._handle = handle = database.handle()
-        if not database.write_lock.acquire(timeout=settings.busy_timeout or 0.001):
+        lock = database.write_lock
+        if not lock.acquire(blocking=False) and not lock.acquire(timeout=shortened(settings.busy_timeout) or 0.001):
             raise OperationalError(f"{settings.path} was locked for more than {settings.busy_timeout:g} s.")
         handle.lock.acquire()
         try:
@@ -240,7 +242,7 @@ class Transaction:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.Error:
                 with mapped_errors(settings):
-                    retried(connection, "BEGIN IMMEDIATE", settings.busy_timeout)
+                    retried(connection, "BEGIN IMMEDIATE", shortened(settings.busy_timeout))
         except BaseException:
             if handle.connection is not None and handle.connection.in_transaction:
                 handle.connection.rollback()  # interrupted by a signal just then

@@ -23,7 +23,7 @@ from celeriac.log import get_logger
 from celeriac.message import Action, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import ResultStore
 from celeriac.routing import Queue
-from celeriac.timing import Deadline
+from celeriac.timing import Deadline, shortened
 from celeriac.transport.amqp_channel import ChannelClosed, Letter
 from celeriac.transport.amqp_consumer import Consumer
 from celeriac.transport.amqp_dead_letters import DeadLetters, queue_for
@@ -170,7 +170,7 @@ class AmqpTransport:
         return copies
 
     def _deadline(self) -> Deadline:
-        return Deadline(self._place.options.timeout)
+        return Deadline(shortened(self._place.options.timeout))
 
     def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
         """Nothing to renew: leases live with the connection. Returns those that are lost."""

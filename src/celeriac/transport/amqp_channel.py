@@ -180,7 +180,7 @@ class Channel:
         try:
             answer = answers.get(timeout=deadline.left())
         except Empty:
-            raise self.connection.fail(self.connection.silence()) from None
+            raise self.connection.fail(self.connection.silence(deadline)) from None
         if answer is None:
             self._check()
         if isinstance(answer, Exception):

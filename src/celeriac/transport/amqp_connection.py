@@ -59,9 +59,9 @@ class Connection:
             target=self._run, args=(_parameters(endpoint, purpose, deadline.left() or 0.01),), name="celeriac-amqp", daemon=True
         )  # fmt: skip
         self._thread.start()
-        self._opened.wait((deadline.left() or 0.0) + 0.2)  # pika's own deadline is a little earlier
+        self._opened.wait((deadline.left() or 0.0) + 0.05)  # pika's own deadline is a little earlier
         if not self._opened.is_set():
-            self.fail(f"can't be reached within {endpoint.timeout:g} s")
+            self.fail(f"can't be reached within {deadline.seconds or 0.0:.2g} s")
         if self.error is not None:
             raise copy_of(self.error)
 
@@ -88,11 +88,11 @@ class Connection:
             with contextlib.suppress(OSError, AttributeError):  # it ends at this very moment
                 self._loop.add_callback_threadsafe(callback)
 
-    def silence(self) -> str:
+    def silence(self, deadline: Deadline) -> str:
         """Why a deadline has passed."""
         if self.blocked:
             return f"blocked by the broker: {self.blocked}"
-        return f"no answer within {self.endpoint.timeout:g} s"
+        return f"no answer within {deadline.seconds or 0.0:.2g} s"
 
     def fail(self, reason: str) -> OperationalError:
         """End the connection for this reason; returns the error to raise."""
@@ -258,7 +258,7 @@ def _words(reason: Any) -> str:
 def _held(lock: threading.Lock, deadline: Deadline, connection: Connection) -> Iterator[None]:
     left = deadline.left()
     if not lock.acquire(timeout=-1 if left is None else left):
-        raise OperationalError(f"{connection.name}: {connection.silence()}")
+        raise OperationalError(f"{connection.name}: {connection.silence(deadline)}")
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import weakref
 from typing import Any
 
 from celeriac.errors import OperationalError
-from celeriac.timing import Deadline
+from celeriac.timing import Deadline, shortened
 from celeriac.transport.amqp_channel import Channel
 from celeriac.transport.amqp_connection import Connection
 from celeriac.transport.amqp_request import Request
@@ -41,7 +41,7 @@ class Link:
 
     def deadline(self) -> Deadline:
         """The end of an operation that begins now."""
-        return Deadline(self.place.options.timeout)
+        return Deadline(shortened(self.place.options.timeout))
 
     def current(self) -> Connection | None:
         """The connection, if there is one that works."""
@@ -59,7 +59,7 @@ class Link:
             return found
         left = deadline.left()
         if not self._connecting.acquire(timeout=-1 if left is None else left):
-            raise OperationalError(f"RabbitMQ at {self.place.masked} can't be reached within {self._patience}")
+            raise self._unreachable(deadline)
         try:
             found = self.current()
             if found is None:
@@ -69,9 +69,9 @@ class Link:
         finally:
             self._connecting.release()
 
-    @property
-    def _patience(self) -> str:
-        return f"{self.place.options.timeout:g} s"
+    def _unreachable(self, deadline: Deadline) -> OperationalError:
+        seconds = deadline.seconds or 0.0
+        return OperationalError(f"RabbitMQ at {self.place.masked} can't be reached within {seconds:.2g} s")
 
     def _connect(self, deadline: Deadline) -> Connection:
         """Try each endpoint once, giving each its share of the time that is left."""
@@ -84,7 +84,7 @@ class Link:
                 return Connection(next(self._endpoints), self._purpose, Deadline(left / remaining))
             except OperationalError as exc:
                 error = exc
-        raise error or OperationalError(f"RabbitMQ at {self.place.masked} can't be reached within {self._patience}")
+        raise error or self._unreachable(deadline)
 
     def channel(self, deadline: Deadline, *, confirms: bool = False) -> Channel:
         """A new channel; with `confirms`, for publishing."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from celeriac.errors import OperationalError
 from celeriac.results.rpc import Post
 from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, Letter, copy_of
@@ -69,16 +70,20 @@ class AmqpMail:
     def listen(self, box: str, expires: float | None) -> None:
         """Have a queue and consume it."""
         parts = self._parts
-        with parts.opening:
+        deadline = parts.receiving.deadline()
+        if not parts.opening.acquire(timeout=deadline.left() or 0.0):
+            raise OperationalError(f"RabbitMQ at {self.url} can't be reached within {deadline.seconds or 0.0:.2g} s")
+        try:
             if parts.channel is not None and parts.channel.error is None:
                 return
-            deadline = parts.receiving.deadline()
             channel = parts.receiving.channel(deadline)
             arguments = {"x-expires": int(expires * 1000)} if expires else {}
             channel.ask(
                 deadline, declare_queue(box, arguments, auto_delete=True), prefetch(_PREFETCH), consume(box, box)
             )
             parts.channel = channel
+        finally:
+            parts.opening.release()
 
     def receive(self, wait: float) -> list[tuple[bytes, str]]:
         """What has come."""

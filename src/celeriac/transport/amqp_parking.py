@@ -112,7 +112,7 @@ class Parking:
             while channel.inbox:
                 self._take(channel, channel.inbox.popleft(), waiting)
             if waiting and deadline.passed():
-                raise channel.connection.fail(channel.connection.silence())
+                raise channel.connection.fail(channel.connection.silence(deadline))
             if waiting:
                 channel.wait(deadline.left() or 0.0, bool)
 

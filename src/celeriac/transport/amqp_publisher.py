@@ -154,14 +154,14 @@ class Publisher:
         connection = channel.connection
         while connection.blocked and channel.error is None:
             if deadline.passed():
-                raise OperationalError(f"{connection.name}: {connection.silence()}")
+                raise OperationalError(f"{connection.name}: {connection.silence(deadline)}")
             time.sleep(0.02)
 
     def _await(self, window: _Window) -> list[Letter]:
         """Wait for a window's confirms; returns what came back although its queue is named."""
         channel, batch = window.channel, window.batch
         if not batch.done.wait(window.deadline.left()):
-            silence = channel.connection.silence()
+            silence = channel.connection.silence(window.deadline)
             if channel.connection.blocked:  # it is alive and will go on: keep the connection
                 raise OperationalError(f"{channel.connection.name}: {silence}")
             raise channel.connection.fail(silence)

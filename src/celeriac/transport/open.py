@@ -6,13 +6,18 @@ The table below is the whole list of our own transports; third parties add their
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any, cast
 
+from celeriac.config_mask import mask_url
+from celeriac.errors import ImproperlyConfigured, near_match
 from celeriac.results.drivers import find_factory
+from celeriac.timing import jitter
 from celeriac.transport.base import Transport
+from celeriac.transport.failover import FailoverTransport
 
-__all__ = ["ENTRY_POINT_GROUP", "TRANSPORTS", "open_transport"]
+__all__ = ["ENTRY_POINT_GROUP", "TRANSPORTS", "broker_urls", "open_transport"]
 
 ENTRY_POINT_GROUP = "celeriac.transports"
 
@@ -57,21 +62,76 @@ SETTINGS = {
 }
 
 
+#: Drivers that go through the servers of a list (`;`) themselves.
+_OWN_LISTS = ("amqp", "amqps", "librabbitmq", "pyamqp", "sentinel", "redis+cluster", "rediss+cluster")
+#: Brokers whose URL is a path: `;` is a character of it.
+_PATHS = ("sqlite", "filesystem", "memory", "db+sqlite", "sqla+sqlite", "redis+socket")
+_STRATEGIES = ("round-robin", "shuffle")
+
+
 def open_transport(
-    url: str, options: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    url: str | Sequence[str], options: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
 ) -> Transport:
     """Open the broker at `url`, without connecting yet.
 
     Args:
-        url: For example `sqlite:///celeriac.db`.
+        url: For example `sqlite:///celeriac.db`. Several, as a list or with `;` between them, are used in the order of
+            `broker_failover_strategy`: the next one when one can't be reached.
         options: The driver's options (`broker_transport_options`); the URL's query has precedence.
         settings: The app's settings: `broker_use_ssl` is the option `ssl`, and those in the table above are options as well.
 
     Raises:
-        ImproperlyConfigured: The URL or an option is wrong, or the driver's library is not installed.
+        ImproperlyConfigured: A URL or an option is wrong, or the driver's library is not installed.
     """
+    urls = broker_urls(url) if isinstance(url, (list, tuple)) or (isinstance(url, str) and url) else [cast("str", url)]
+    if len(urls) == 1:
+        return _open_one(urls[0], options, settings)
+    kinds = {TRANSPORTS.get(each.partition("://")[0], each.partition("://")[0]) for each in urls}
+    if len(kinds) > 1:
+        shown = ", ".join(mask_url(each) for each in urls)
+        raise ImproperlyConfigured(f"Several brokers for one app must be of one kind, unlike {shown}.")
+    brokers = {each: _open_one(each, options, settings) for each in urls}
+    return FailoverTransport(brokers, _order(urls, settings["broker_failover_strategy"] if settings else "round-robin"))
+
+
+def broker_urls(url: str | Sequence[str]) -> list[str]:
+    """The brokers that a setting names, each as its driver takes it.
+
+    Raises:
+        ImproperlyConfigured: There is none.
+    """
+    given = [url] if isinstance(url, str) else list(url)
+    found: list[str] = []
+    for each in given:
+        scheme = each.partition("://")[0] if isinstance(each, str) else ""
+        if not isinstance(each, str) or "://" not in each or scheme in _PATHS or scheme in _OWN_LISTS:
+            found.append(each)
+            continue
+        parts = filter(None, map(str.strip, each.split(";")))
+        found.extend(part if "://" in part else f"{scheme}://{part}" for part in parts)
+    if not found:
+        raise ImproperlyConfigured("broker_url names no broker; write one as 'sqlite:///celeriac.db'.")
+    first = found[0].partition("://")[0] if isinstance(found[0], str) else ""
+    if len(found) > 1 and first in _OWN_LISTS and all(isinstance(each, str) for each in found):
+        return [";".join(found)]
+    return list(dict.fromkeys(found))
+
+
+def _open_one(url: str, options: Mapping[str, Any] | None, settings: Mapping[str, Any] | None) -> Transport:
     factory = find_factory(url, TRANSPORTS, ENTRY_POINT_GROUP, "broker")
     return cast("Transport", factory(url, {**_from_settings(url, settings), **(options or {})}))
+
+
+def _order(urls: list[str], strategy: Any) -> Iterator[str]:
+    """URLs without end: "round-robin", "shuffle", or what a function makes of the list."""
+    if callable(strategy):
+        return iter(strategy(urls))
+    if strategy not in _STRATEGIES:
+        raise ImproperlyConfigured(
+            f"broker_failover_strategy {strategy!r} is unknown; allowed are {', '.join(_STRATEGIES)} and functions."
+            + near_match(str(strategy), _STRATEGIES)
+        )
+    return cycle(urls if strategy == "round-robin" else sorted(urls, key=lambda _: jitter()))
 
 
 def _from_settings(url: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class Supervisor:
         self.queues = self._choose_queues()
         self.announcer.starting()
         transport = self.transport = self.transport or open_transport(
-            _first(conf.broker_read_url), conf.broker_transport_options, conf
+            conf.broker_read_url, conf.broker_transport_options, conf
         )
         if self.store is None and conf.result_backend not in (None, "disabled", "disabled://"):
             self.store = open_store(_first(conf.result_backend), conf.result_backend_transport_options, conf)
