@@ -82,7 +82,7 @@ def after_success(app: Celeriac, context: Context, value: Any) -> Sequel:
         *rest, step = context.chain
         _start(app, context, sequel, step, (value,), "chain", rest)
     if context.chord:
-        _end_part(app, sequel, Place(context.group, context.group_index, context.chord), context.id)
+        _end_part(app, sequel, Place(context.group, context.group_index, context.chord), context.id or "")
     return sequel
 
 
@@ -141,7 +141,7 @@ def fail_body(app: Celeriac, context: Context, sequel: Sequel, body: Signature, 
     _call_errbacks(app, twin, sequel, _errbacks_of(body), error, str(error))
     for task in all_tasks(body):
         sequel.records.append(_record_of(app, context, task, states.FAILURE, error, None))
-    _end_part(app, sequel, end_place(body), None)
+    _end_part(app, sequel, end_place(body), end_id(body))
 
 
 def fail_now(app: Celeriac, context: Context, body: Signature, error: BaseException) -> None:
@@ -226,7 +226,7 @@ def _end_rest(
 ) -> None:
     """End what was to follow in the chain, and tell the chord that waits for this task or for the chain's end."""
     if context.chord:
-        _end_part(app, sequel, Place(context.group, context.group_index, context.chord), context.id)
+        _end_part(app, sequel, Place(context.group, context.group_index, context.chord), context.id or "")
     for step in context.chain or ():
         for task in all_tasks(maybe_signature(step, app)):
             if task.options.get("task_id"):
@@ -236,7 +236,7 @@ def _end_rest(
         _end_part(app, sequel, end_place(last), end_id(last))
 
 
-def _end_part(app: Celeriac, sequel: Sequel, place: Place, task_id: str | None) -> None:
+def _end_part(app: Celeriac, sequel: Sequel, place: Place, task_id: str) -> None:
     part = part_of(app, place, task_id)
     if part is not None:
         sequel.parts.append(part)

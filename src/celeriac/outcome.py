@@ -62,11 +62,12 @@ class Execution(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a chord's header has ended: one of `size`, number `index`."""
+    """A part of a chord's header has ended: one of `size` (0: only the store knows), number `index`, of this result."""
 
     group_id: str
     index: int
     size: int
+    task_id: str
 
 
 class ChordStart(msgspec.Struct, frozen=True, array_like=True):

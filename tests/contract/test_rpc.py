@@ -209,7 +209,7 @@ def test_no_threads_are_left(server: RabbitMQServer, worker: RpcStore) -> None:
 def test_what_it_cannot_do_is_said(client: RpcStore) -> None:
     assert (client.capabilities.persistent, client.capabilities.counts_chords) == (False, False)
     with pytest.raises(NotImplementedError, match="no chords"):
-        client.join_part("g", 0, 2)
+        client.join_part("g", 0, 2, make_record("a"))
     with pytest.raises(NotImplementedError, match="no groups"):
         client.save_group("g", b"[]", None)
     assert client.get_group("g") is None

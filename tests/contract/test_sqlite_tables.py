@@ -147,9 +147,9 @@ def test_cleanup_goes_through_all_rows(store: SqliteStore, monkeypatch: pytest.M
 
 
 def test_old_chords_are_forgotten(store: SqliteStore, path: Path) -> None:
-    store.join_part("old", 0, 2)
+    store.join_part("old", 0, 2, Record(id="a", state="SUCCESS", result=b"1"))
     rows(path, "UPDATE celeriac_chords SET touched_at = 0")
-    store.join_part("new", 0, 2)
+    store.join_part("new", 0, 2, Record(id="b", state="SUCCESS", result=b"1"))
     store.cleanup(1e9)
     assert rows(path, "SELECT group_id FROM celeriac_chords") == [("new",)]
     assert rows(path, "SELECT group_id FROM celeriac_chord_parts") == [("new",)]

@@ -246,8 +246,8 @@ class FlakyStore(_Flaky):
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
         return self._call("start_chord", self.inner.start_chord, group_id, size, value, expires_at)
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
-        return self._call("join_part", self.inner.join_part, group_id, index, size)
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
+        return self._call("join_part", self.inner.join_part, group_id, index, size, record)
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         return self._call("save_group", self.inner.save_group, group_id, value, expires_at)

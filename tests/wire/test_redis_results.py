@@ -140,3 +140,103 @@ def test_a_success_of_stock_is_final(server: RedisServer, store: RedisStore) -> 
     assert store.store([Record(id="t", state="FAILURE", result=b"1", fence=(9, 9))]) == ["t"]
     server.call("SET", f"{PREFIX}t", b"\x80\x04\x95}\x94(\x8c\x06status\x94\x8c\x07SUCCESS\x94u.")
     assert store.store([Record(id="t", state="FAILURE", result=b"1", fence=(9, 9))]) == ["t"]
+
+
+# --- chords
+
+CHORDS = {name: golden.load("chords", name) for name in ("simple", "failing")}
+
+
+def parts_of(recorded: dict[str, Any], moment: str) -> list[tuple[str, str, Any, int]]:
+    """Task id, state, result and index of the parts that had ended at a recorded moment."""
+    members = recorded[moment].get(f"celery-taskset-meta-{recorded['group_id']}.j", {"value": []})["value"]
+    return [(*json.loads(member)[1:], int(score)) for member, score in members]
+
+
+def joined(store: RedisStore, recorded: dict[str, Any], part: tuple[str, str, Any, int]) -> bool:
+    task_id, state, result, index = part
+    record = Record(id=task_id, state=state, result=json.dumps(result).encode())
+    return store.join_part(recorded["group_id"], index, 0, record)
+
+
+def keys_of(server: RedisServer, group_id: str) -> dict[str, Any]:
+    """The chord's keys and their values, as the recordings have them."""
+    found: dict[str, Any] = {}
+    for key in map(bytes.decode, server.call("KEYS", f"*{group_id}*")):
+        if key.endswith(".j"):
+            flat = [value.decode() for value in server.call("ZRANGE", key, 0, -1, "WITHSCORES")]
+            found[key] = [[member, float(score)] for member, score in zip(flat[::2], flat[1::2], strict=True)]
+        elif key.endswith(".d"):
+            found[key] = sorted(value.decode() for value in server.call("SMEMBERS", key))
+        else:
+            found[key] = server.call("GET", key).decode()
+        assert server.call("TTL", key) > 0
+    return found
+
+
+def recorded_keys(recorded: dict[str, Any], moment: str) -> dict[str, Any]:
+    values = {key: entry["value"] for key, entry in recorded[moment].items()}
+    return {key: sorted(value) if key.endswith(".d") else value for key, value in values.items()}
+
+
+@pytest.mark.parametrize("name", CHORDS)
+def test_a_chord_is_counted_in_the_keys_of_stock(store: RedisStore, server: RedisServer, name: str) -> None:
+    recorded = CHORDS[name]
+    store.start_chord(recorded["group_id"], 3, b"[]", 4e9)
+    server.call("DEL", f"celery-taskset-meta-{recorded['group_id']}")  # stock clients write it for nested headers only
+    for part in parts_of(recorded, "midway"):
+        assert not joined(store, recorded, part)
+        assert not joined(store, recorded, part), "counted twice"
+    assert store.get_group(recorded["group_id"]) is None, "not all are there"
+    assert keys_of(server, recorded["group_id"]) == recorded_keys(recorded, "midway")
+
+
+def test_what_stock_workers_counted_is_completed_by_ours(store: RedisStore, server: RedisServer) -> None:
+    recorded = CHORDS["failing"]
+    group_id, parts = recorded["group_id"], parts_of(recorded, "after")
+    key = f"celery-taskset-meta-{group_id}"
+    server.call("SET", f"{key}.s", "3", "EX", "86400")
+    for (member, score), counted in zip(recorded["midway"][f"{key}.j"]["value"], parts, strict=False):
+        server.call("ZADD", f"{key}.j", score, member)
+        server.call("SADD", f"{key}.d", f"{counted[0]}:{counted[3]}")
+    assert not joined(store, recorded, parts[0]), "stock has counted it"
+    assert joined(store, recorded, parts[2])
+    assert joined(store, recorded, parts[2]), "whoever tells it again made up for a death"
+    assert not joined(store, recorded, parts[1]), "the body is another part's to send"
+    ids = [head[0] for head, _ in json.loads(store.get_group(group_id) or b"")[1]]
+    assert ids == [task_id for task_id, *_ in parts]
+    store.forget_group(group_id)
+    assert keys_of(server, group_id) == {f"{key}.c": "done"}
+    assert not joined(store, recorded, parts[2])
+    assert keys_of(server, group_id) == {f"{key}.c": "done"}
+
+
+def test_a_claim_of_stock_is_respected_until_it_ends(store: RedisStore, server: RedisServer) -> None:
+    recorded = CHORDS["simple"]
+    key = f"celery-taskset-meta-{recorded['group_id']}"
+    server.call("SET", f"{key}.s", "1", "EX", "86400")
+    server.call("SET", f"{key}.c", "0123456789abcdef", "EX", "6")
+    part = ("one", "SUCCESS", 2, 0)
+    assert not joined(store, recorded, part)
+    server.call("DEL", f"{key}.c")
+    assert joined(store, recorded, part)
+    assert server.call("GET", f"{key}.c") == b"one"
+    assert 0 < server.call("TTL", f"{key}.c") < 30
+
+
+def test_a_group_that_was_only_saved_leaves_nothing(store: RedisStore, server: RedisServer) -> None:
+    store.save_group("g", b"[1]", None)
+    store.forget_group("g")
+    assert server.call("KEYS", "*") == []
+
+
+def test_parts_may_be_counted_in_a_list(server: RedisServer) -> None:
+    server.call("FLUSHALL")
+    store = RedisStore(server.url(), {"result_chord_ordered": False})
+    store.start_chord("g", 2, b"[]", None)
+    assert not store.join_part("g", 0, 2, Record(id="a", state="SUCCESS", result=b"1"))
+    assert store.join_part("g", 1, 2, Record(id="b", state="SUCCESS", result=b"\x80", content_type="application/x"))
+    assert server.call("LRANGE", "celery-taskset-meta-g.j", 0, -1) == [
+        b'[1, "a", "SUCCESS", 1]', b'[1, "b", "SUCCESS", null]',
+    ]  # fmt: skip
+    store.close()

@@ -36,7 +36,7 @@ logger = get_logger("celeriac.canvas")
 BATCH = 500
 
 
-def part_of(app: Celeriac, place: Place, task_id: str | None) -> Part | None:
+def part_of(app: Celeriac, place: Place, task_id: str) -> Part | None:
     """What to count when a task in this place has ended; None if no chord waits for it."""
     chord = place.chord
     if not chord or not place.group_id:
@@ -46,7 +46,7 @@ def part_of(app: Celeriac, place: Place, task_id: str | None) -> Part | None:
         ids = header_ids(app, place.group_id) or []
         size = size or len(ids)
         index = index if index is not None else ids.index(task_id) if task_id in ids else 0
-    return Part(place.group_id, index, size)
+    return Part(place.group_id, index, size, task_id)
 
 
 def body_of(app: Celeriac, context: Context, group_id: str) -> Any:

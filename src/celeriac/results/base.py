@@ -111,8 +111,17 @@ class ResultStore(Protocol):
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
         """Keep the header of a chord of `size` parts, as `save_group` does, before any of its parts can end."""
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
-        """Count part `index` of a chord of `size` parts as ended; returns how many different parts have ended."""
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
+        """Count part `index` of a chord of `size` parts as ended, once however often it is told.
+
+        Args:
+            size: 0 if only the store can know it.
+            record: What was stored for the part; stores that share chords with stock Celery write it down.
+
+        Returns:
+            Whether all have ended and it is for the caller to send the body: True for the part that was the last, and
+            for the same part again, so that whoever dies in between is made up for. Another part may be told so, too.
+        """
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple (serialized)."""

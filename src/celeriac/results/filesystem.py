@@ -200,15 +200,15 @@ class FilesystemStore:
         """Keep the header of a chord."""
         self.save_group(group_id, value, expires_at)
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
-        """Count a part of a chord, once; returns how many have ended. The parts are bits of one number."""
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
+        """Count a part of a chord, once; returns whether all have ended. The parts are bits of one number."""
         place = self._parts_place(group_id)
         with self._mapped_errors(), self._locked():
             before = int(_read(place) or b"0", 16)
             bits = before | 1 << index
             if bits != before:
                 self._put(place, b"%x" % bits)
-        return bits.bit_count()
+        return 0 < size <= bits.bit_count()
 
     def _put(self, place: str, data: bytes) -> None:
         path = self._written(data)

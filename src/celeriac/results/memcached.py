@@ -212,8 +212,8 @@ class MemcachedStore:
         """Keep the header of a chord."""
         self.save_group(group_id, value, expires_at)
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
-        """Count a part of a chord, once; returns how many have ended.
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
+        """Count a part of a chord, once; returns whether all have ended.
 
         The parts are bits of one number: counting one is a single swap, so no death can come between the note that a
         part has ended and the count.
@@ -225,7 +225,7 @@ class MemcachedStore:
             bits = before | 1 << index
             change = self._change(b"%x" % bits, self._clock.now() + CHORD_KEPT, version)
             if bits == before or self._swap({key: change}):
-                return bits.bit_count()
+                return 0 < size <= bits.bit_count()
         raise OperationalError(f"{self.url}: the count of a chord was changed by others {ATTEMPTS} times meanwhile.")
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:

@@ -106,11 +106,11 @@ class MemoryStore:
         """Keep the header of a chord."""
         self.save_group(group_id, value, expires_at)
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
-        """Count a part of a chord, once; returns how many have ended."""
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
+        """Count a part of a chord, once; returns whether all have ended."""
         with self._shelf.changed:
             self._shelf.parts[group_id].add(index)
-            return len(self._shelf.parts[group_id])
+            return 0 < size <= len(self._shelf.parts[group_id])
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""

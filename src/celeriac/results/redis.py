@@ -19,9 +19,9 @@ from celeriac.errors import OperationalError
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options
 from celeriac.results.redis_connection import Argument, Server
-from celeriac.results.redis_lua import JOIN, STORE
-from celeriac.results.redis_records import has_companion, record_from, value_arguments
-from celeriac.results.redis_url import parse_url
+from celeriac.results.redis_lua import JOIN, OVER, PARTS, STORE
+from celeriac.results.redis_records import chord_member, has_companion, record_from, value_arguments
+from celeriac.results.redis_url import as_bool, parse_url
 from celeriac.results.redis_watch import Watch
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 
@@ -39,6 +39,11 @@ _OPTIONS = (
 RECHECK = 5.0
 #: Seconds after which the count of a chord is forgotten: whoever redelivers a part that late has lost the chord anyway.
 CHORD_KEPT = 7 * 86_400
+#: Seconds that a chord's last part has to send the body before another one may. Less than a lease: if a worker dies with
+#: it, and a stock worker gets the part again, that one sends the body.
+CHORD_PATIENCE = 20
+#: Seconds for which it is remembered that a chord is over.
+CHORD_OVER = 300
 #: Records in one script, and keys in one MGET or one step of `cleanup`.
 STEP = 500
 _GROUP = b'{"result": '
@@ -60,6 +65,7 @@ class RedisStore:
         check_options(own, _OPTIONS, "Redis")
         self.settings = settings
         self.url = settings.url
+        self._is_chord_sorted = as_bool("result_chord_ordered", own.get("result_chord_ordered", True))
         self.compression: str | None = own.get("compression") or None
         self._prefix = key_prefix(str(own.get("global_keyprefix") or ""), settings.tag)
         self._server = Server(settings)
@@ -166,33 +172,49 @@ class RedisStore:
     def _group_key(self, group_id: str) -> bytes:
         return f"{self._prefix}celery-taskset-meta-{group_id}".encode()
 
+    def _chord_keys(self, group_id: str) -> list[bytes]:
+        key = self._group_key(group_id)
+        return [key + b".j", key + b".t", key + b".s", key + b".d", key, key + b".c"]
+
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
         """Keep the header of a chord, and its size where stock workers look for it."""
         self.save_group(group_id, value, expires_at)
-        expiry = () if expires_at is None else ("PXAT", max(1, int(expires_at * 1000)))
-        self._server.call("SET", self._group_key(group_id) + b".s", size, *expiry)
+        key, expiry = self._group_key(group_id), _expiry(expires_at)
+        self._server.transaction([("DEL", key + b".c"), ("SET", key + b".s", size, *expiry)])
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
-        """Count a part of a chord, once; returns how many have ended."""
-        return int(self._server.run(JOIN, (self._group_key(group_id) + b".parts",), (index, CHORD_KEPT)))
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
+        """Count a part of a chord, once, as stock workers count it; returns whether all have ended."""
+        is_sorted = "1" if self._is_chord_sorted else "0"
+        return bool(self._server.run(
+            JOIN,
+            self._chord_keys(group_id),
+            (record.id, index, chord_member(record), is_sorted, CHORD_KEPT, CHORD_PATIENCE, size),
+        ))  # fmt: skip
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple, as stock Celery keeps it where it is JSON."""
         stored = _GROUP + value + b"}" if _is_json(value) else value
-        expiry = () if expires_at is None else ("PXAT", max(1, int(expires_at * 1000)))
-        self._server.call("SET", self._group_key(group_id), stored, *expiry)
+        self._server.call("SET", self._group_key(group_id), stored, *_expiry(expires_at))
 
     def get_group(self, group_id: str) -> bytes | None:
         """The group's result tuple, or None."""
         value: bytes | None = self._server.call("GET", self._group_key(group_id))
-        if value is None or not value.startswith(b"{"):
+        if value is None:
+            return self._header(group_id)
+        if not value.startswith(b"{"):
             return value
         return bytes(msgspec.json.decode(value, type=dict[str, msgspec.Raw])["result"])
 
+    def _header(self, group_id: str) -> bytes | None:
+        """The result tuple of a chord's header that a stock client sent: it is what the parts say, once all have ended."""
+        parts = [part.decode().rpartition(":") for part in self._server.run(PARTS, self._chord_keys(group_id), ())]
+        parts.sort(key=lambda part: float(part[2]))
+        ids = [task_id for task_id, _, _ in parts]
+        return msgspec.json.encode([[group_id, None], [[[task_id, None], None] for task_id in ids]]) if ids else None
+
     def forget_group(self, group_id: str) -> None:
-        """Delete a group and its chord count."""
-        key = self._group_key(group_id)
-        self._server.call("DEL", key, key + b".parts")
+        """Delete a group and its chord count. Parts that are told again will see that the chord is over."""
+        self._server.run(OVER, self._chord_keys(group_id), (CHORD_OVER,))
 
     def cleanup(self, now: float) -> int:
         """Delete what will have expired by `now`. What has expired already, Redis deletes by itself."""
@@ -225,6 +247,10 @@ def key_prefix(given: str, tag: str) -> str:
     """What stands before every key: Celery's rule for results, after the cluster's hash tag."""
     prefix = given if not given or given[-1] in ":_-." else given + "_"
     return f"{{{tag}}}:{prefix}" if tag else prefix
+
+
+def _expiry(expires_at: float | None) -> tuple[Argument, ...]:
+    return () if expires_at is None else ("PXAT", max(1, int(expires_at * 1000)))
 
 
 def _ready(records: Mapping[str, Record]) -> list[Record]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from celeriac.results.redis_connection import Script
 
-__all__ = ["JOIN", "PUT", "STORE"]
+__all__ = ["JOIN", "OVER", "PARTS", "PUT", "STORE"]
 
 #: put(key, value, companion, expires, retries, deliveries) -> whether it was stored.
 #: `expires`: "" for never, "gone" if over already, else milliseconds since 1970.
@@ -74,11 +74,45 @@ return refused
 """
 )
 
-#: KEYS: the set of ended parts. ARGV: index, seconds to keep it. Returns how many different parts have ended.
+#: A chord's keys, as stock workers use them: members of its parts (sorted set, or list), further parts, size, parts that
+#: were counted, the header's result, and who sends the body. KEYS: these six.
+#: ARGV: task id, score, member, "1" for a sorted set, seconds to keep it, seconds that who is the last has for the body, and
+#: the size where no key tells it. Returns 1 if all have ended and the body is this part's to send.
 JOIN = Script(
     r"""
-redis.call('SADD', KEYS[1], ARGV[1])
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-return redis.call('SCARD', KEYS[1])
+local members, more, size, counted, header, claim = unpack(KEYS)
+local id, score, member, is_sorted, kept, patience, known_size = unpack(ARGV)
+if redis.call('GET', claim) == 'done' then return 0 end
+local kind = redis.call('TYPE', members).ok
+if kind ~= 'none' then is_sorted = kind == 'zset' else is_sorted = is_sorted == '1' end
+if redis.call('SADD', counted, id .. ':' .. score) == 1 then
+  if is_sorted then redis.call('ZADD', members, score, member) else redis.call('RPUSH', members, member) end
+end
+for n = 1, 5 do redis.call('EXPIRE', KEYS[n], kept) end
+local total = tonumber(redis.call('GET', size) or known_size) + tonumber(redis.call('GET', more) or 0)
+if total < 1 or redis.call(is_sorted and 'ZCARD' or 'LLEN', members) < total then return 0 end
+-- Whose claim has run out may have died; who asks again may be the one who has it.
+if redis.call('GET', claim) == id then redis.call('DEL', claim) end
+return redis.call('SET', claim, id, 'NX', 'EX', patience) and 1 or 0
+"""
+)
+
+#: KEYS: those of JOIN. Returns what stands in the fourth, `<task id>:<index>` of each part; nothing while not all have ended.
+PARTS = Script(
+    r"""
+local members, more, size, counted = unpack(KEYS)
+local total = redis.call('GET', size)
+local is_list = redis.call('TYPE', members).ok == 'list'
+if not total or redis.call(is_list and 'LLEN' or 'ZCARD', members) < total + (redis.call('GET', more) or 0) then return {} end
+return redis.call('SMEMBERS', counted)
+"""
+)
+
+#: KEYS: those of JOIN. ARGV: seconds for which a part that is told late is to see that the chord is over.
+OVER = Script(
+    r"""
+local is_chord = redis.call('EXISTS', KEYS[1], KEYS[6]) > 0
+redis.call('DEL', unpack(KEYS, 1, 5))
+if is_chord then redis.call('SET', KEYS[6], 'done', 'EX', ARGV[1]) end
 """
 )

@@ -21,7 +21,7 @@ from celeriac.errors import CeleriacError
 from celeriac.results.base import Record
 from celeriac.wire.results import document, record_from_document
 
-__all__ = ["companion_matches", "has_companion", "record_from", "value_arguments"]
+__all__ = ["chord_member", "companion_matches", "has_companion", "record_from", "value_arguments"]
 
 _JSON = "application/json"
 _FENCE = re.compile(rb', "celeriac": \[(\d+), (\d+), (\d+)\]}\Z')
@@ -45,6 +45,12 @@ def value_arguments(record: Record, compress: str | None) -> tuple[bytes, bytes,
     state = record.state.replace("\n", " ").encode()
     companion = b"%d %d %d %b\n%b" % (len(value), retries, deliveries, state, _packer.encode(record))
     return value, companion, expires, retries, deliveries
+
+
+def chord_member(record: Record) -> bytes:
+    """What tells stock workers how a part of a chord has ended. Of a value that is no JSON it has only the state."""
+    value = record.result if record.content_type == _JSON and _is_json(record) else b"null"
+    return b"[1, %b, %b, %b]" % (json.dumps(record.id).encode(), json.dumps(record.state).encode(), value)
 
 
 def _is_json(record: Record) -> bool:

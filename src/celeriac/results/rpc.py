@@ -237,7 +237,7 @@ class RpcStore:
         """Keep the header of a chord."""
         self.save_group(group_id, value, expires_at)
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
         """Nothing is kept, so nothing can be counted.
 
         Raises:

@@ -120,8 +120,8 @@ class PostgresStore:
         """Keep the header of a chord."""
         self.save_group(group_id, value, expires_at)
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
-        """Count a part of a chord, once; returns how many have ended."""
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
+        """Count a part of a chord, once; returns whether all have ended."""
         names = self.tables.names
         sql = f"""
             WITH part AS (INSERT INTO {names["chord_parts"]} VALUES (%b, %b) ON CONFLICT DO NOTHING RETURNING 1)
@@ -130,7 +130,7 @@ class PostgresStore:
             RETURNING ended
         """
         [(ended,)] = self._database.execute(sql, (group_id, index, group_id))
-        return int(ended)
+        return bool(0 < size <= ended)
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""

@@ -123,8 +123,8 @@ class CoreStore:
         """Keep the header of a chord."""
         self.save_group(group_id, value, expires_at)
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
-        """Count a part of a chord, once; returns how many have ended."""
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
+        """Count a part of a chord, once; returns whether all have ended."""
 
         def work(connection: Connection) -> int:
             chords, parts = self.tables.chords, self.tables.chord_parts
@@ -140,7 +140,7 @@ class CoreStore:
                 connection.execute(update(chords).where(mine).values(ended=ended, touched_at=time.time()))
             return int(ended)
 
-        return self._run(work)
+        return 0 < size <= self._run(work)
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""

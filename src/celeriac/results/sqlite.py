@@ -149,15 +149,15 @@ class SqliteStore:
         """Keep the header of a chord."""
         self.save_group(group_id, value, expires_at)
 
-    def join_part(self, group_id: str, index: int, size: int) -> int:
-        """Count a part of a chord, once; returns how many have ended."""
+    def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
+        """Count a part of a chord, once; returns whether all have ended."""
         with Transaction(self._database) as connection:
             if connection.execute(_JOIN_PART, (group_id, index)).rowcount:
                 connection.execute(_COUNT_PART, (group_id, self._clock.now()))
             (ended,) = connection.execute(
                 "SELECT ended FROM celeriac_chords WHERE group_id = ?", (group_id,)
             ).fetchone()
-        return int(ended)
+        return bool(0 < size <= ended)
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""

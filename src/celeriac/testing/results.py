@@ -255,28 +255,41 @@ class ResultStoreSuite:
         assert store.store([make_record(ids[0], "FAILURE")]) == []
 
     def test_parts_are_counted_once(self, store: ResultStore, other: ResultStore, task_id: str) -> None:
-        assert store.join_part(task_id, 0, 3) == 1
-        assert other.join_part(task_id, 0, 3) == 1
-        assert other.join_part(task_id, 2, 3) == 2
-        assert store.join_part(task_id, 2, 3) == 2
-        assert store.join_part(task_id, 1, 3) == 3
-        assert store.join_part(f"{task_id}-another", 1, 3) == 1
+        records = [
+            make_record(f"{task_id}-{index}", state) for index, state in enumerate(["SUCCESS", "FAILURE", "REVOKED"])
+        ]
+        assert not store.join_part(task_id, 0, 3, records[0])
+        assert not other.join_part(task_id, 0, 3, records[0])
+        assert not other.join_part(task_id, 2, 3, records[2])
+        assert not store.join_part(task_id, 2, 3, records[2])
+        assert store.join_part(task_id, 1, 3, records[1])
+        assert not store.join_part(f"{task_id}-another", 1, 3, records[1])
+        assert other.join_part(task_id, 1, 3, records[1]), "the last one is told again"
 
     def test_exactly_one_sees_the_last_part(self, store: ResultStore, other: ResultStore, task_id: str) -> None:
         size = 40
+        store.start_chord(task_id, size, b"[1]", time.time() + 60)
+        assert other.get_group(task_id) == b"[1]"
+
+        def join(index: int) -> bool:
+            record = make_record(f"{task_id}-{index}")
+            return (store if index % 2 else other).join_part(task_id, index, size, record)
+
         with ThreadPoolExecutor(4) as pool:
-            counts = list(pool.map(lambda i: (store if i % 2 else other).join_part(task_id, i, size), range(size)))
-        assert sorted(counts) == list(range(1, size + 1))
+            assert sum(pool.map(join, range(size))) == 1
+
+    def test_a_chord_of_unknown_size_is_never_over(self, store: ResultStore, task_id: str) -> None:
+        assert not store.join_part(task_id, 0, 0, make_record(task_id))
 
     def test_groups(self, store: ResultStore, other: ResultStore, task_id: str) -> None:
         assert store.get_group(task_id) is None
         store.save_group(task_id, b"[1]", None)
         store.save_group(task_id, b"[1, 2]", time.time() + 60)
         assert other.get_group(task_id) == b"[1, 2]"
-        other.join_part(task_id, 0, 2)
+        other.join_part(task_id, 0, 2, make_record(task_id))
         other.forget_group(task_id)
         assert store.get_group(task_id) is None
-        assert store.join_part(task_id, 1, 2) == 1
+        assert not store.join_part(task_id, 1, 2, make_record(task_id))
 
     def test_groups_expire(self, store: ResultStore, other: ResultStore, task_id: str) -> None:
         store.save_group(task_id, b"[1]", time.time() - 1)

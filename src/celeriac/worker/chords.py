@@ -7,7 +7,7 @@ been sent, so that a death in between repeats this step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -16,6 +16,7 @@ from celeriac.log import get_logger
 from celeriac.message import Message, Settlement
 from celeriac.outcome import ChordStart, Part
 from celeriac.results.base import Record, ResultStore
+from celeriac.states import SUCCESS
 
 __all__ = ["Entry", "count", "forget"]
 
@@ -66,14 +67,24 @@ def count(store: ResultStore | None, batch: list[Entry]) -> list[Entry]:
     records = [record for entry in ended for record in (*entry.more_records, entry.record) if record is not None]
     if records:
         store.store(records)
-    return [_counted(store, entry) if entry.parts else entry for entry in batch]
+    stored = {record.id: record for record in records}
+    missing = [part.task_id for entry in ended for part in entry.parts if part.task_id not in stored]
+    if missing:  # stored by an earlier delivery
+        stored |= {record.id: record for record in store.get(missing) if record is not None}
+    return [_counted(store, entry, stored) if entry.parts else entry for entry in batch]
 
 
-def _counted(store: ResultStore, entry: Entry) -> Entry:
-    last = [part for part in entry.parts if store.join_part(part.group_id, part.index, part.size) >= part.size]
+def _counted(store: ResultStore, entry: Entry, stored: Mapping[str, Record]) -> Entry:
+    last = [part for part in entry.parts if _is_last(store, part, stored.get(part.task_id))]
     if not last or entry.on_last is None:
         return Entry(entry.settlement, None, entry.messages, (), entry.on_done, joined=entry.joined)
     return Entry(None, None, entry.messages, on_done=partial(entry.on_last, last[0].group_id))
+
+
+def _is_last(store: ResultStore, part: Part, record: Record | None) -> bool:
+    if record is None:  # it has expired already
+        record = Record(id=part.task_id, state=SUCCESS, result=b"null")
+    return store.join_part(part.group_id, part.index, part.size, record)
 
 
 def forget(store: ResultStore, batch: list[Entry], refused: set[str]) -> None:
