@@ -399,6 +399,11 @@ class Celeriac(AppConnections):
         """Run a call here; see `eager.run_eagerly`."""
         return import_object("celeriac.eager:run_eagerly", "apply")(self, *args)
 
+    @cached_property
+    def control(self) -> Any:
+        """Remote control of workers; see `celeriac.control.Control`."""
+        return import_object("celeriac.control:Control", "app.control")(self)
+
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """A signature that this app sends."""
         kwargs["app"] = self

@@ -11,7 +11,16 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Action", "CommonHeaders", "DeadLetter", "Delivery", "Message", "Settlement", "SharedHeaders"]
+__all__ = [
+    "Action",
+    "CommonHeaders",
+    "ControlMessage",
+    "DeadLetter",
+    "Delivery",
+    "Message",
+    "Settlement",
+    "SharedHeaders",
+]
 
 
 class CommonHeaders(msgspec.Struct, frozen=True, eq=False):
@@ -139,3 +148,16 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     died_at: float
     deliveries: int
     starts: int
+
+
+class ControlMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A command to workers, or the answer of one: a few readable headers and a body. Nothing is kept for absent ones.
+
+    Attributes:
+        headers: Celery's: `clock` and `expires` of a command, `ticket` and `clock` of an answer.
+    """
+
+    body: bytes
+    headers: dict[str, Any] = {}
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"

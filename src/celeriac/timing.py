@@ -7,13 +7,14 @@ down there is `shortened`.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Protocol
 
 __all__ = [
-    "SYSTEM_CLOCK", "Clock", "Deadline", "SystemClock", "backoff", "call_end", "iso_now", "jitter", "shortened",
+    "SYSTEM_CLOCK", "Clock", "Deadline", "LamportClock", "SystemClock", "backoff", "call_end", "iso_now", "jitter", "shortened",
 ]  # fmt: skip
 
 #: When the call that runs here must have ended, whatever it waits for (monotonic); None if it has no end of its own.
@@ -80,3 +81,23 @@ class Deadline:
     def passed(self) -> bool:
         """Whether the deadline is over."""
         return self.at is not None and time.monotonic() >= self.at
+
+
+class LamportClock:
+    """A logical clock: orders what workers tell each other. May be used by any thread."""
+
+    def __init__(self, value: int = 0) -> None:
+        self.value = value
+        self._lock = threading.Lock()
+
+    def forward(self) -> int:
+        """Something happens here: the next value."""
+        with self._lock:
+            self.value += 1
+            return self.value
+
+    def adjust(self, other: int) -> int:
+        """Something came with another's value: go beyond both."""
+        with self._lock:
+            self.value = max(self.value, other) + 1
+            return self.value

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from celeriac.errors import OperationalError
-from celeriac.message import DeadLetter, Delivery, Message, Settlement
+from celeriac.message import ControlMessage, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import Record, ResultStore, StoreCapabilities
 from celeriac.routing import Queue
-from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription, Transport
+from celeriac.transport.base import Box, Capabilities, Commit, Mailbox, QueueSize, Subscription, Transport
 
 __all__ = ["Fault", "Faults", "FlakyStore", "FlakyTransport", "Gate"]
 
@@ -210,6 +210,12 @@ class FlakyTransport(_Flaky):
 
     def subscribe(self, topics: Sequence[str]) -> Subscription:
         return self._call("subscribe", self.inner.subscribe, topics)
+
+    def post(self, message: ControlMessage, exchange: str, key: str = "") -> None:
+        return self._call("post", self.inner.post, message, exchange, key)
+
+    def open_mailbox(self, box: Box) -> Mailbox:
+        return self._call("open_mailbox", self.inner.open_mailbox, box)
 
     def close(self) -> None:
         self.inner.close()

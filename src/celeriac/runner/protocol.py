@@ -199,6 +199,7 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     acks_late: bool = True
     reject_on_worker_lost: bool = True
     limits: TaskLimits | None = None
+    shown: dict[str, str] = {}
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from celeriac import signals
+from celeriac.commands import own_commands
 from celeriac.errors import CeleriacError
 from celeriac.loading import AppNotFound, find_app, import_object
 from celeriac.log import expand_index, set_process_index, setup_worker_logging
@@ -49,6 +50,13 @@ __all__ = ["facts_of", "hello_of", "load_app", "main"]
 _OPTIONS_VARIABLE = "CELERIAC_RUNNER_OPTIONS"
 
 
+#: Attributes of tasks that `inspect registered` can show.
+SHOWN = (
+    "acks_late", "default_retry_delay", "exchange", "expires", "ignore_result", "max_retries", "priority", "queue",
+    "rate_limit", "routing_key", "serializer", "soft_time_limit", "time_limit", "track_started",
+)  # fmt: skip
+
+
 def load_app(options: ZygoteOptions) -> Celeriac:
     """Import the app as the command line asks for it: in the zygote, and in the supervisor if it has to."""
     app: Celeriac = find_app(options.app)
@@ -73,6 +81,7 @@ def facts_of(task: Any) -> TaskFacts:
         acks_late=bool(task.acks_late),
         reject_on_worker_lost=bool(task.reject_on_worker_lost),
         limits=limits_of(task),
+        shown={name: str(value) for name in SHOWN if (value := getattr(task, name, None)) is not None},
     )
 
 
@@ -87,7 +96,7 @@ def hello_of(app: Celeriac) -> Hello:
         queues=list(app.router.queues.values()),
         default_queue=app.router.default.name,
         threads=threading.active_count() - 1,
-        listens=any(signals.ALL[name].receivers for name in signals.OF_THE_SUPERVISOR),
+        listens=any(signals.ALL[name].receivers for name in signals.OF_THE_SUPERVISOR) or bool(own_commands()),
     )
 
 

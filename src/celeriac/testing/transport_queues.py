@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from celeriac.errors import QueueNotFound
-from celeriac.message import Action, Settlement
+from celeriac.message import Action, ControlMessage, Settlement
 from celeriac.routing import Exchange, Queue
 from celeriac.testing.transport_case import LONG, PATIENCE, SOON, TransportCase, make_message, names, needs
-from celeriac.transport.base import QueueSize, Transport
+from celeriac.transport.base import Box, Mailbox, QueueSize, Transport
 
 __all__ = ["QueueTests"]
 
@@ -221,6 +221,66 @@ class QueueTests(TransportCase):
                 assert waiting.result() == []
         finally:
             subscription.close()
+
+    # --- control messages
+
+    def receive(self, mailbox: Mailbox, count: int) -> list[ControlMessage]:
+        """The next `count` control messages."""
+        received: list[ControlMessage] = []
+        while len(received) < count:
+            messages = mailbox.receive(PATIENCE)
+            assert messages, f"only {received} came"
+            received += messages
+        return received
+
+    @needs("broadcast")
+    def test_a_control_message_reaches_every_box_of_the_exchange(self, transport: Transport, other: Transport) -> None:
+        name = uuid.uuid4().hex
+        exchange = f"{name}.pidbox"
+        mine = transport.open_mailbox(Box(name=f"a@{name}", exchange=exchange))
+        yours = other.open_mailbox(Box(name=f"b@{name}", exchange=exchange))
+        message = ControlMessage(body=b'{"method": "ping"}', headers={"clock": 7, "expires": 1.5})
+        try:
+            transport.post(ControlMessage(body=b"{}"), f"other-{exchange}")
+            transport.post(message, exchange)
+            assert self.receive(mine, 1) == [message]
+            assert self.receive(yours, 1) == [message]
+            assert mine.receive(0.05) == []
+        finally:
+            mine.close()
+            yours.close()
+
+    @needs("broadcast")
+    def test_a_control_message_with_a_key_reaches_its_box_only(self, transport: Transport, other: Transport) -> None:
+        name = uuid.uuid4().hex
+        exchange = f"reply.{name}.pidbox"
+        box = transport.open_mailbox(Box(name=f"one.{exchange}", exchange=exchange, key="one"))
+        another = other.open_mailbox(Box(name=f"two.{exchange}", exchange=exchange, key="two"))
+        answers = [ControlMessage(body=b"%d" % n, headers={"ticket": name, "clock": n}) for n in range(3)]
+        try:
+            other.post(ControlMessage(body=b"lost"), exchange, "nobody")
+            for answer in answers:
+                other.post(answer, exchange, "one")
+            assert self.receive(box, 3) == answers
+            assert another.receive(0.05) == []
+        finally:
+            box.close()
+            another.close()
+        other.post(answers[0], exchange, "one")  # nobody waits for it any more
+
+    @needs("broadcast")
+    def test_interrupt_ends_a_waiting_receive(self, transport: Transport) -> None:
+        name = uuid.uuid4().hex
+        for key in ("", "mine"):
+            mailbox = transport.open_mailbox(Box(name=f"{key}.{name}", exchange=f"{key}.{name}.pidbox", key=key))
+            try:
+                with ThreadPoolExecutor(1) as pool:
+                    waiting = pool.submit(mailbox.receive, 600.0)
+                    while not waiting.done():
+                        mailbox.interrupt()
+                    assert waiting.result() == []
+            finally:
+                mailbox.close()
 
     # --- many at once, and connections
 

@@ -20,7 +20,7 @@ import msgspec
 
 from celeriac.errors import OperationalError
 from celeriac.log import get_logger
-from celeriac.message import Action, DeadLetter, Delivery, Message, Settlement
+from celeriac.message import Action, ControlMessage, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import ResultStore
 from celeriac.routing import Queue
 from celeriac.timing import Deadline, shortened
@@ -29,6 +29,7 @@ from celeriac.transport.amqp_consumer import Consumer
 from celeriac.transport.amqp_dead_letters import DeadLetters, queue_for
 from celeriac.transport.amqp_field import Properties, encode_properties
 from celeriac.transport.amqp_link import Link
+from celeriac.transport.amqp_mailbox import AmqpMailbox, post
 from celeriac.transport.amqp_message import own_headers
 from celeriac.transport.amqp_parking import Parking
 from celeriac.transport.amqp_publisher import MAX_BYTES, Publisher
@@ -37,7 +38,7 @@ from celeriac.transport.amqp_session import Entry
 from celeriac.transport.amqp_subscription import EXCHANGE, AmqpSubscription, exchange_request
 from celeriac.transport.amqp_topology import Topology
 from celeriac.transport.amqp_url import Place, parse
-from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
+from celeriac.transport.base import Box, Capabilities, Commit, Mailbox, QueueSize, Subscription
 
 __all__ = ["AmqpTransport"]
 
@@ -268,6 +269,15 @@ class AmqpTransport:
     def subscribe(self, topics: Sequence[str]) -> Subscription:
         """Listen to topics."""
         return AmqpSubscription(self._parts.consuming, topics)
+
+    def post(self, message: ControlMessage, exchange: str, key: str = "") -> None:
+        """Send a control message as kombu does."""
+        parts = self._parts
+        post(parts.publisher, parts.topology, parts.publishing, message, exchange, key)
+
+    def open_mailbox(self, box: Box) -> Mailbox:
+        """Receive control messages."""
+        return AmqpMailbox(self._parts.consuming, box)
 
     def close(self) -> None:
         """Close the connections of this process. Leases end."""

@@ -12,11 +12,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from celeriac.message import DeadLetter, Delivery, Message, Settlement
+from celeriac.message import ControlMessage, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import Record, ResultStore
 from celeriac.routing import Queue
 
-__all__ = ["Capabilities", "Commit", "QueueSize", "Subscription", "TransactionalTransport", "Transport"]
+__all__ = [
+    "Box", "Capabilities", "Commit", "Mailbox", "QueueSize", "Subscription", "TransactionalTransport", "Transport",
+]  # fmt: skip
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,40 @@ class Subscription(Protocol):
 
     def close(self) -> None:
         """Stop listening."""
+
+
+class Box(msgspec.Struct, frozen=True, kw_only=True):
+    """Where control messages are to arrive: on brokers that Celery knows, a queue bound to an exchange.
+
+    Attributes:
+        name: Of the queue.
+        exchange: Its exchange, never durable.
+        key: What the box is addressed by; "" if it gets everything that is told to the exchange.
+        ttl: Seconds that a message may wait in it, or None.
+        expires: Seconds that it outlives its listener, or None.
+        durable, exclusive: The queue's flags.
+    """
+
+    name: str
+    exchange: str
+    key: str = ""
+    ttl: float | None = 300.0
+    expires: float | None = 10.0
+    durable: bool = False
+    exclusive: bool = True
+
+
+class Mailbox(Protocol):
+    """A box that is open. One thread receives; any may interrupt or close."""
+
+    def receive(self, wait: float) -> list[ControlMessage]:
+        """What has arrived; waits up to `wait` seconds for the first. After a failure the next call connects anew."""
+
+    def interrupt(self) -> None:
+        """Make a `receive` that waits return at once."""
+
+    def close(self) -> None:
+        """Listen no more, and remove the box where it would stay."""
 
 
 class Transport(Protocol):
@@ -155,6 +191,15 @@ class Transport(Protocol):
 
     def subscribe(self, topics: Sequence[str]) -> Subscription:
         """Listen to topics from now on."""
+
+    def post(self, message: ControlMessage, exchange: str, key: str = "") -> None:
+        """Send a control message to every box of an exchange, or with a `key` to those boxes that have it.
+
+        Drivers of brokers that Celery knows write it as Celery does; `transport.mailbox.TopicMail` does it for the others.
+        """
+
+    def open_mailbox(self, box: Box) -> Mailbox:
+        """Receive control messages from now on."""
 
     def close(self) -> None:
         """Release connections. The object may be used again afterwards and then connects anew."""

@@ -28,12 +28,13 @@ from celeriac.transport.filesystem_files import Files, listed, mapped_errors, mo
 from celeriac.transport.filesystem_name import Lease, Name, new_name, parse_due, parse_lease
 from celeriac.transport.filesystem_topics import Bindings, FilesystemSubscription, broadcast
 from celeriac.transport.filesystem_url import parse_url
+from celeriac.transport.mailbox import TopicMail
 from celeriac.transport.redis_envelope import decode, encode, new_tag
 
 __all__ = ["FilesystemTransport"]
 
 
-class FilesystemTransport:
+class FilesystemTransport(TopicMail):
     """The broker in folders. See `transport.base.Transport` for the verbs.
 
     Args:

@@ -22,6 +22,7 @@ from celeriac.routing import Queue
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
 from celeriac.transport.binding import Binding, queues_for
+from celeriac.transport.mailbox import TopicMail
 from celeriac.transport.memory_broker import Broker, Entry, MemorySubscription
 from celeriac.transport.packing import WRITE_ERRORS, head_of, unpack, unwritable, write_head
 
@@ -31,7 +32,7 @@ __all__ = ["MemoryTransport"]
 _brokers: defaultdict[str, Broker] = defaultdict(Broker)
 
 
-class MemoryTransport:
+class MemoryTransport(TopicMail):
     """The broker of this process. See `transport.base.Transport` for the verbs.
 
     Args:

@@ -18,13 +18,13 @@ from typing import Any
 
 from celeriac.errors import ImproperlyConfigured, MessageTooLarge
 from celeriac.log import get_logger
-from celeriac.message import Action, DeadLetter, Delivery, Message, Settlement
+from celeriac.message import Action, ControlMessage, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.redis import RedisStore
 from celeriac.results.redis_connection import Argument, Script, Server
 from celeriac.results.redis_url import parse_url
 from celeriac.routing import Queue
-from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
+from celeriac.transport.base import Box, Capabilities, Commit, Mailbox, QueueSize, Subscription
 from celeriac.transport.binding import queues_for
 from celeriac.transport.redis_bell import Bell
 from celeriac.transport.redis_bindings import Bindings, expiry
@@ -33,6 +33,7 @@ from celeriac.transport.redis_durability import durability_report
 from celeriac.transport.redis_envelope import decode, encode, new_tag
 from celeriac.transport.redis_keys import OPTIONS, Keys
 from celeriac.transport.redis_lua import COMMIT, DELETE, EXTEND, FETCH, PURGE, SIZE, START
+from celeriac.transport.redis_mailbox import open_mailbox, post
 from celeriac.transport.redis_restore import restore
 from celeriac.transport.redis_subscription import RedisSubscription
 
@@ -395,6 +396,14 @@ class RedisTransport:
     def subscribe(self, topics: Sequence[str]) -> Subscription:
         """Listen to topics."""
         return RedisSubscription(self._server, self._keys, topics)
+
+    def post(self, message: ControlMessage, exchange: str, key: str = "") -> None:
+        """Send a control message as kombu does."""
+        post(self._server, self._keys, self._bindings, message, exchange, key)
+
+    def open_mailbox(self, box: Box) -> Mailbox:
+        """Receive control messages."""
+        return open_mailbox(self._server, self._keys, self._bindings, box)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -129,6 +129,16 @@ class Bindings:
         except QueueNotFound:
             return []
 
+    def bind_for_a_while(self, exchange: str, routing_key: str, queue: str) -> None:
+        """Bind a queue that expires; stock 5.7 sweeps the table if nobody unbinds it."""
+        member = f"{routing_key}{self._keys.sep}{self._keys.sep}{queue}"
+        tables = [self._kombu(exchange), self._keys.key("_kombu.binding_deadlines")]
+        self._server.run(_BIND_EXPIRING, tables, [member, exchange, _KEPT])
+
+    def unbind(self, exchange: str, routing_key: str, queue: str) -> None:
+        """Undo `bind_for_a_while`."""
+        self._server.call("SREM", self._kombu(exchange), f"{routing_key}{self._keys.sep}{self._keys.sep}{queue}")
+
     def remove(self, queue: str) -> None:
         """Unbind a queue from all exchanges that we know of."""
         exchanges = [name.decode() for name in self._server.call("SMEMBERS", self._keys.key("celeriac:exchanges"))]

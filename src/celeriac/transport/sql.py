@@ -18,6 +18,7 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.results.sql_sleeper import PollingRouser
 from celeriac.routing import Queue
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
+from celeriac.transport.mailbox import TopicMail
 from celeriac.transport.packing import WRITE_ERRORS, head_of, unpack, unwritable, write_head
 from celeriac.transport.sql_messages import Cursor, MessageTables, Row, Token
 
@@ -33,7 +34,7 @@ PROMOTED_AT_ONCE = 1000
 PROMOTE_EVERY = 0.05
 
 
-class SqlTransport:
+class SqlTransport(TopicMail):
     """The verbs of `transport.base.Transport`. Subclasses implement the methods that raise here."""
 
     capabilities = Capabilities(priorities=256, transactional=True)

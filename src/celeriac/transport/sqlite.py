@@ -32,6 +32,7 @@ from celeriac.timing import SYSTEM_CLOCK, Clock
 from celeriac.transport import sqlite_dead_letters as dead
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
 from celeriac.transport.binding import Binding, queues_for
+from celeriac.transport.mailbox import TopicMail
 from celeriac.transport.packing import WRITE_ERRORS, head_of, unpack, unwritable, write_head
 from celeriac.transport.sql_enqueue import UserConnection
 from celeriac.transport.sqlite_group import GroupCommit, Row
@@ -92,7 +93,7 @@ WHERE exchange = ? ORDER BY queue
 """
 
 
-class SqliteTransport:
+class SqliteTransport(TopicMail):
     """The broker in a SQLite file. See `transport.base.Transport` for the verbs.
 
     Args:

@@ -50,6 +50,7 @@ class Rules(msgspec.Struct, frozen=True):
 
     Attributes:
         known: Names of registered tasks.
+        revoked: What was revoked (`Revocations`), or None.
         unknown_delay: Seconds after which an unknown task is tried again.
         timezone: Of moments in headers that have none.
         limited: Tasks with limits: being put back often is no sign of poison.
@@ -60,6 +61,7 @@ class Rules(msgspec.Struct, frozen=True):
     unknown_delay: float
     timezone: tzinfo
     limited: frozenset[str] = frozenset()
+    revoked: Any = None
 
 
 _RUN = Admission()
@@ -85,6 +87,7 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
     if (
         stored is not None
         and stored.is_ready
+        and stored.state != states.REVOKED
         and (delivery.redelivered or (stored.state == states.SUCCESS and is_named(headers)))
     ):
         return Admission(verdict=Verdict(STORED))
@@ -92,6 +95,9 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
         expires, eta = headers.get("expires"), headers.get("eta")
         if expires is not None and (moment := parse_moment(expires, rules.timezone)) is not None and moment <= now:
             return Admission(verdict=Verdict(states.REVOKED, "TaskRevokedError", ["expired"]))
+        is_revoked = rules.revoked is not None and rules.revoked.is_revoked(message)
+        if is_revoked or (stored is not None and stored.state == states.REVOKED):
+            return Admission(verdict=Verdict(states.REVOKED, "TaskRevokedError", ["revoked"]))
         if eta is not None and (moment := parse_moment(eta, rules.timezone)) is not None and moment > now:
             return Admission(Decision.DEFER, until=moment)
     except InvalidTaskError as exc:

@@ -62,7 +62,7 @@ class Announcer:
                     sender=self._worker, message=delivery.message, exc=NotRegistered(name), name=name, id=task_id
                 )
         elif verdict.state == states.REVOKED:
-            self.revoked(delivery, expired=True)
+            self.revoked(delivery, expired=verdict.args == ["expired"])
         elif signals.task_received.receivers and admission.decision is Decision.RUN:
             signals.task_received.send(sender=self._worker, request=self._request(delivery))
 

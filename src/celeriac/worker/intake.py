@@ -19,6 +19,7 @@ from celeriac.task_limits import is_named
 from celeriac.timing import backoff
 from celeriac.transport.base import Transport
 from celeriac.worker.leases import Leases
+from celeriac.worker.revocations import Revocations
 
 __all__ = ["Intake"]
 
@@ -60,6 +61,8 @@ class Intake:
         self._is_stopping = False
         self._is_fetching = False
         self.is_connected = False
+        self.revocations = Revocations()
+        self.revocations.unheard_until = 0.0  # until the worker says otherwise
         self._thread = threading.Thread(target=self._run, name="celeriac-intake", daemon=True)
 
     def start(self) -> None:
@@ -73,6 +76,13 @@ class Intake:
         with self._condition:
             self._wanted = number
             self._condition.notify()
+
+    def consume(self, queues: Sequence[str]) -> None:
+        """Fetch from these queues from now on. Called by the event loop."""
+        with self._condition:
+            self.queues = list(queues)
+            self._condition.notify()
+        self._transport.interrupt()
 
     def stop(self) -> None:
         """Fetch no more. What a fetch under way still brings goes back."""
@@ -130,15 +140,17 @@ class Intake:
         self._leases.discard(deliveries)
 
     def _stored(self, deliveries: list[Delivery]) -> dict[str, Record]:
-        """The stored records of what was delivered before, or has an id that its caller chose.
+        """The stored records of what was delivered before, has an id that its caller chose, or may have been revoked unheard.
 
         Waits for a store that is down: without its word a task that has ended could run again, and no outcome could
         be stored anyway.
         """
+        is_doubtful = self.revocations.is_doubtful
         ids = [
-            each.message.id
+            message.id
             for each in deliveries
-            if each.message.id and (each.redelivered or is_named(each.message.headers))
+            if (message := each.message).id
+            and (each.redelivered or is_named(message.headers) or is_doubtful(message.id))
         ]
         attempt = 0
         while ids and self._store is not None and not self._is_stopping:

@@ -115,6 +115,7 @@ async def _run(
 ) -> bool:
     loop = asyncio.get_running_loop()
     lifecycle = _Lifecycle(supervisor)
+    supervisor.end = lifecycle.on_signal
     if with_signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             loop.add_signal_handler(number, lifecycle.on_signal, number)

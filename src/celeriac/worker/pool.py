@@ -125,6 +125,26 @@ class Pool:
         signals.worker_before_create_process.send(sender=process)
         self._nursery.spawn(process)
 
+    def grow(self, number: int) -> None:
+        """Have more runners."""
+        self.size += number
+        for _ in range(number):
+            self._spawn()
+
+    def shrink(self, number: int) -> None:
+        """Have fewer runners; those that go end what they hold.
+
+        Raises:
+            ValueError: None would be left.
+        """
+        if number >= self.size:
+            raise ValueError(f"a pool of {self.size} runner(s) can't shrink by {number}: one has to stay")
+        self.size -= number
+        staying = [process for process in self.processes if not process.is_retiring]
+        for process in sorted(staying, key=lambda each: each.load)[:number]:
+            process.retire()
+            self._drop_idle(process)
+
     def replace(self, process: RunnerProcess) -> None:
         """Start another runner in the place of one that is to go."""
         if not process.is_retiring:
@@ -135,6 +155,11 @@ class Pool:
 
     def _drop_idle(self, process: RunnerProcess) -> None:
         self._idle = deque(slot for slot in self._idle if slot.process is not process)
+
+    @property
+    def kind(self) -> str:
+        """Name of the pool: how its runners run tasks."""
+        return self._runner.pool
 
     @property
     def capacity(self) -> int:

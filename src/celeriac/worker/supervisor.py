@@ -36,6 +36,7 @@ from celeriac.worker.announcer import Announcer
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.banner import banner
 from celeriac.worker.committer import Committer, Entry
+from celeriac.worker.control import Control
 from celeriac.worker.gate import Gate, limits_by_task, open_gate
 from celeriac.worker.intake import LONGEST_PAUSE, Intake
 from celeriac.worker.leases import Leases
@@ -44,6 +45,7 @@ from celeriac.worker.nursery import Nursery
 from celeriac.worker.options import WorkerOptions, pool_shape
 from celeriac.worker.pool import Pool
 from celeriac.worker.presence import Presence
+from celeriac.worker.termination import REVOKED
 from celeriac.zones import zone_of
 
 __all__ = ["Supervisor"]
@@ -93,6 +95,10 @@ class Supervisor:
         self.watch: Watch
         self.presence: Presence
         self.gate: Gate
+        self.control: Control
+        self.totals: dict[str, int] = {}  # executions by task
+        #: Begins a shutdown, as this signal would. The lifecycle sets it.
+        self.end: Callable[[int], None] = lambda number: None
         self.queues: list[str] = []
         self.is_stopping = False
         self.has_begun = False  # may hold deliveries
@@ -153,6 +159,9 @@ class Supervisor:
             transport, self.store, self.leases, self.queues, conf.task_lease, self._from_thread(self._on_deliveries)
         )
         self.presence = Presence(transport, self.node)
+        self.control = Control(self)
+        self._rules = msgspec.structs.replace(self._rules, revoked=self.control.revocations)
+        self.intake.revocations = self.control.revocations
         self.pool = Pool(
             self.nursery,
             self,
@@ -171,6 +180,7 @@ class Supervisor:
         self.leases.start()
         self.committer.start()
         self.presence.start()
+        self.control.start()
         self.pool.start()
         self.gate.start()
         self.intake.start()
@@ -300,6 +310,8 @@ class Supervisor:
             self._give_back(list(assignments))
             return
         for assignment in assignments:
+            if assignment.verdict is RUN and self.control.revocations.is_revoked(assignment.delivery.message):
+                assignment.verdict = REVOKED
             if not (assignment.is_late or assignment.verdict is not RUN):
                 self._ack_early(assignment)
         self.pool.submit(each for each in assignments if each.is_late or each.verdict is not RUN)
@@ -352,7 +364,9 @@ class Supervisor:
     def on_outcomes(self, ended: Sequence[tuple[Assignment, Outcome]]) -> None:
         """Executions have ended: commit their outcomes."""
         entries = []
+        totals = self.totals
         for assignment, outcome in ended:
+            totals[outcome.task] = totals.get(outcome.task, 0) + 1
             entry = self._entry(assignment, outcome)
             if self.gate.holds(assignment):
                 goes_on = outcome.state == states.RETRY or outcome.action in (Action.REQUEUE.value, Action.DEFER.value)
@@ -394,17 +408,17 @@ class Supervisor:
             self._write_down(assignment, assignment.verdict)
             return
         if assignment.is_acked or not assignment.may_requeue:
-            self._end_as(assignment, Verdict(states.FAILURE, "WorkerLostError", [reason]))
+            self.end_as(assignment, Verdict(states.FAILURE, "WorkerLostError", [reason]))
         elif starts >= self._rules.max_deliveries:
             text = f"poisonous: its runner died in each of {starts} starts; the last {reason}"
-            self._end_as(assignment, Verdict(states.FAILURE, "WorkerLostError", [text], Action.DEAD_LETTER.value, text))
+            self.end_as(assignment, Verdict(states.FAILURE, "WorkerLostError", [text], Action.DEAD_LETTER.value, text))
         else:
             self._requeue(assignment)
 
     def _requeue(self, assignment: Assignment) -> None:
         self._end(assignment, Entry(Settlement(assignment.delivery, Action.REQUEUE, charged=True)), is_final=False)
 
-    def _end_as(self, assignment: Assignment, verdict: Verdict) -> None:
+    def end_as(self, assignment: Assignment, verdict: Verdict) -> None:
         """Have a runner write down an end that is decided: it opens the body, so it knows who has to be told."""
         assignment.verdict = verdict
         assignment.is_decided = True
@@ -435,7 +449,7 @@ class Supervisor:
 
     def _on_hard_limit(self, assignment: Assignment) -> None:
         logger.error("hard time limit (%ss) exceeded for %s[%s]", assignment.hard, assignment.task, assignment.id)
-        self._end_as(assignment, Verdict(states.FAILURE, "TimeLimitExceeded", [assignment.hard]))
+        self.end_as(assignment, Verdict(states.FAILURE, "TimeLimitExceeded", [assignment.hard]))
 
     def on_state(self, record: Record) -> None:
         """A running task has set a state."""
@@ -555,6 +569,7 @@ class Supervisor:
             logger.warning("%d running task(s) interrupted and given back", len(interrupted))
             self._give_back(interrupted)
         self.pool.kill_all("at shutdown")
+        await asyncio.to_thread(self.control.stop)
         await asyncio.to_thread(self.intake.join, 0.5)
         await self.gate.drain(1.0)
         drained = await asyncio.to_thread(self.committer.drain, 1.0)
@@ -565,6 +580,7 @@ class Supervisor:
             )
         self.leases.stop()
         self.gate.close()
+        await asyncio.to_thread(self.control.join, 0.5)
         self.pool.close()
         self.nursery.stop()
         self.announcer.gone()
