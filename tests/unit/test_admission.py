@@ -116,7 +116,13 @@ def test_what_kills_its_runner_again_and_again_is_poison(deliveries: int, starts
     assert _admit(deliveries=deliveries - 1, starts=max(0, starts - 1)).verdict is RUN
 
 
-@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED"])
+@pytest.mark.parametrize("deliveries", [1, 2])
+def test_what_was_revoked_before_it_ran_ends_as_revoked(deliveries: int) -> None:
+    """Whoever has to know, a chord for one, is told by the runner that writes it down."""
+    assert _admit(deliveries=deliveries, stored="REVOKED").verdict.state == "REVOKED"
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE"])
 def test_what_has_ended_is_not_run_again(state: str) -> None:
     """[B-ACK-013]"""
     assert _admit(deliveries=2, stored=state).verdict.state == "STORED"
