@@ -11,8 +11,7 @@ from typing import Any
 
 from celeriac.message import ControlMessage
 from celeriac.timing import Deadline
-from celeriac.transport.amqp_channel import Channel, Letter
-from celeriac.transport.amqp_connection import RawProperties
+from celeriac.transport.amqp_channel import Channel, Letter, copy_of
 from celeriac.transport.amqp_field import Properties, decode_properties, encode_properties
 from celeriac.transport.amqp_link import Link
 from celeriac.transport.amqp_publisher import Publisher
@@ -36,8 +35,8 @@ def post(
         content_type=message.content_type, content_encoding=message.content_encoding, headers=message.headers,
         delivery_mode=1 if key else 2, priority=0,
     )  # fmt: skip
-    raw = RawProperties(encode_properties(properties, len(message.body)))
-    publisher.send([Letter(exchange, key, raw, message.body, is_mandatory=False)])
+    header = encode_properties(properties, len(message.body))
+    publisher.send([Letter(exchange, key, header, message.body, is_mandatory=False)])
 
 
 class AmqpMailbox:
@@ -81,7 +80,9 @@ class AmqpMailbox:
             channel = self._open()
             if not channel.inbox and not self._interrupted:
                 channel.wait(deadline.left() or 0.0, lambda: self._interrupted)
-            messages = []
+            messages: list[ControlMessage] = []
+            if channel.error is not None and not channel.inbox:
+                raise copy_of(channel.error)  # something may have been missed: whoever listens has to know
             while channel.inbox:
                 pushed = channel.inbox.popleft()
                 messages.append(_message(decode_properties(pushed.header), pushed.body))

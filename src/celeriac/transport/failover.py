@@ -15,11 +15,20 @@ from typing import Any, TypeVar, cast
 
 from celeriac.errors import OperationalError
 from celeriac.log import get_logger
-from celeriac.message import DeadLetter, Delivery, Message, Settlement
+from celeriac.message import ControlMessage, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import ResultStore
 from celeriac.routing import Queue
 from celeriac.timing import call_end
-from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription, TransactionalTransport, Transport
+from celeriac.transport.base import (
+    Box,
+    Capabilities,
+    Commit,
+    Mailbox,
+    QueueSize,
+    Subscription,
+    TransactionalTransport,
+    Transport,
+)
 
 __all__ = ["FailoverTransport"]
 
@@ -180,6 +189,14 @@ class FailoverTransport:
     def subscribe(self, topics: Sequence[str]) -> Subscription:
         """Listen to topics at the broker in use; who loses that subscription makes another."""
         return self._call(lambda transport: transport.subscribe(topics))
+
+    def post(self, message: ControlMessage, exchange: str, key: str = "") -> None:
+        """Send a control message."""
+        self._call(lambda transport: transport.post(message, exchange, key))
+
+    def open_mailbox(self, box: Box) -> Mailbox:
+        """Receive control messages at the broker in use; who loses that mailbox makes another."""
+        return self._call(lambda transport: transport.open_mailbox(box))
 
     def close(self) -> None:
         """Close the connections to all."""

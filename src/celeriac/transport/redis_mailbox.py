@@ -94,13 +94,13 @@ class ListMailbox:
         self._bindings = bindings
         self._box = box
         self._list = keys.key(box.name)
+        bindings.bind_for_a_while(box.exchange, box.key, box.name)
         self._mine, self._yours = socket.socketpair()
         self._mine.setblocking(False)
         self._yours.setblocking(False)
         self._receiving = threading.Lock()
         self._closed = False
         self._connection: Connection | None = None
-        bindings.bind_for_a_while(box.exchange, box.key, box.name)
 
     def receive(self, wait: float) -> list[ControlMessage]:
         """What was pushed since the last call."""
