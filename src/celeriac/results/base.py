@@ -82,7 +82,12 @@ class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultStore(Protocol):
-    """One kind of result store."""
+    """One kind of result store.
+
+    A store that is told of every state, not only of final ones, may have one more verb, `wait_change(task_id, known,
+    timeout)`: the record once it is another than the known one, or None after `timeout` seconds. Without it, progress is
+    followed by looking again.
+    """
 
     @property
     def capabilities(self) -> StoreCapabilities:

@@ -96,6 +96,18 @@ class MemoryStore:
                     return found
                 self._shelf.changed.wait(deadline.left())
 
+    def wait_change(self, task_id: str, known: Record | None, timeout: float | None) -> Record | None:
+        """The record of a task once it is another than the known one; None after `timeout` seconds."""
+        deadline = Deadline(timeout)
+        with self._shelf.changed:
+            while True:
+                record = self._current(task_id)
+                if record is not None and record != known:
+                    return record
+                if deadline.passed():
+                    return None
+                self._shelf.changed.wait(deadline.left())
+
     def forget(self, ids: Sequence[str]) -> None:
         """Delete records."""
         with self._shelf.changed:

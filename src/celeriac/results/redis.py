@@ -147,8 +147,7 @@ class RedisStore:
         while not found and not deadline.passed():
             values = watch.take(wanted)
             if not values:
-                left = deadline.left()
-                watch.listen(RECHECK if left is None else min(RECHECK, left))
+                watch.listen(_shorter(RECHECK, deadline.left()))
                 values = watch.take(wanted)
             if values:
                 found = _ready(self._records({wanted[key]: value for key, value in values.items()}))
@@ -156,6 +155,37 @@ class RedisStore:
                 found = _ready(self._read(wanted.values()))
         watch.done(self.key(record.id) for record in found)
         return found
+
+    def wait_change(self, task_id: str, known: Record | None, timeout: float | None) -> Record | None:
+        """The record of a task once it is another than the known one; None after `timeout` seconds. Told, not polled."""
+        deadline, key = Deadline(timeout), self.key(task_id)
+        watch: Watch | None = getattr(self._local, "watch", None)
+        if watch is not None and watch.is_fit((key,)):
+            try:
+                return self._wait_change(watch, task_id, known, deadline)
+            except OperationalError:
+                pass  # its connection is of an earlier wait, and may have ended since
+        self._drop_watch()
+        watch = self._local.watch = Watch(self._server)
+        try:
+            return self._wait_change(watch, task_id, known, deadline)
+        except BaseException:
+            self._drop_watch()
+            raise
+
+    def _wait_change(self, watch: Watch, task_id: str, known: Record | None, deadline: Deadline) -> Record | None:
+        key = self.key(task_id)
+        watch.add([key])  # before the look, so that what is stored in between is told
+        while True:
+            watch.take([key])
+            record = self._read([task_id]).get(task_id)
+            if record is not None and record != known:
+                if record.is_ready:
+                    watch.done([key])
+                return record
+            if deadline.passed():
+                return None
+            watch.listen(_shorter(RECHECK, deadline.left()))
 
     def _drop_watch(self) -> None:
         watch: Watch | None = getattr(self._local, "watch", None)
@@ -251,6 +281,10 @@ def key_prefix(given: str, tag: str) -> str:
 
 def _expiry(expires_at: float | None) -> tuple[Argument, ...]:
     return () if expires_at is None else ("PXAT", max(1, int(expires_at * 1000)))
+
+
+def _shorter(pause: float, left: float | None) -> float:
+    return pause if left is None else min(pause, left)
 
 
 def _ready(records: Mapping[str, Record]) -> list[Record]:

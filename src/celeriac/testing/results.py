@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+from celeriac.progress import changes
 from celeriac.results.base import Record, ResultStore
 
 __all__ = ["PATIENCE", "ResultStoreSuite", "make_record"]
@@ -214,6 +215,24 @@ class ResultStoreSuite:
             store.store([make_record(task_id)])
             [record] = waiting.result(PATIENCE)
             assert (record.id, record.state) == (task_id, "SUCCESS")
+
+    def test_a_change_is_told(self, store: ResultStore, other: ResultStore, task_id: str) -> None:
+        wait_change = getattr(other, "wait_change", None)
+        if wait_change is None:  # then it is looked for
+            assert next(changes(other, task_id, 0.05), None) is None
+            return
+        assert wait_change(task_id, None, 0.05) is None
+        first = make_record(task_id, "STARTED")
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(wait_change, task_id, None, PATIENCE)
+            store.store([first])
+            known = waiting.result(PATIENCE)
+            assert known.state == "STARTED"
+            assert wait_change(task_id, known, 0.05) is None
+            waiting = pool.submit(wait_change, task_id, known, PATIENCE)
+            store.store([make_record(task_id)])
+            assert waiting.result(PATIENCE).state == "SUCCESS"
+            assert pool.submit(other.wait, [task_id], PATIENCE).result(PATIENCE)[0].state == "SUCCESS"
 
     def test_many_wait_at_once(self, store: ResultStore, other: ResultStore) -> None:
         ids = [str(uuid.uuid4()) for _ in range(8)]
