@@ -378,6 +378,12 @@ class Celeriac(AppConnections):
     ) -> AsyncResult[Any]:
         """`send_task` for coroutines: messages that are sent at the same time travel together."""
         task = task_type or self.tasks.get(name)
+        if task is not None and task.unique:  # its lock is taken first, which blocks
+            run = import_object("celeriac.batching:run_aside", "unique")
+            options.update(task_id=task_id, link=link, link_error=link_error, task_type=task)
+            return cast("AsyncResult[Any]", await run(self.send_task, name, args, kwargs, **options))
+        if task_id:
+            options["is_named"] = True
         message, result = prepare(self, name, args, kwargs, task_id, link, link_error, None, task, options)
         await self._batcher.publish(message, options)
         return result

@@ -245,9 +245,6 @@ class Task(Generic[P, R]):
         if app.conf.task_always_eager:
             run = import_object("celeriac.batching:run_aside", "task_always_eager")
             return cast(AsyncResult[R], await run(self.apply, args, kwargs, **options))
-        if self.unique:  # its lock is taken first
-            run = import_object("celeriac.batching:run_aside", "unique")
-            return cast(AsyncResult[R], await run(self.apply_async, args, kwargs, **options))
         return cast(AsyncResult[R], await app.asend_task(self.name, args, kwargs, task_type=self, **options))
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,14 +29,6 @@ class Starts:
 
     def gaps(self) -> list[float]:
         return [later - earlier for (_, earlier), (_, later) in itertools.pairwise(self.at)]
-
-
-@pytest.fixture
-def app() -> Iterator[Celeriac]:
-    app = Celeriac("limits", broker=f"memory://{uuid.uuid4().hex}", set_as_current=False)
-    app.conf.result_backend = app.conf.broker_url
-    yield app
-    app.close()
 
 
 @pytest.fixture
