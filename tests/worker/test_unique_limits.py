@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from celeriac import Celeriac
-from celeriac.errors import DuplicateTaskError, EncodeError, ImproperlyConfigured, OperationalError, TaskRevokedError
+from celeriac.errors import (
+    DuplicateTaskError,
+    EncodeError,
+    ImproperlyConfigured,
+    OperationalError,
+    Reject,
+    TaskRevokedError,
+)
 from celeriac.testing.worker import start_worker
 from tests.support.files import eventually
 from tests.support.worker import WorkerProcess
@@ -202,13 +209,10 @@ def test_every_end_frees_the_lock(app: Celeriac, how: str) -> None:
         if how == "fail":
             raise ValueError("no")
         if how == "reject":
-            raise app.Reject("no", requeue=False)
+            raise Reject("no", requeue=False)
         for _ in range(100):
             time.sleep(0.05)
 
-    from celeriac.errors import Reject
-
-    app.Reject = Reject  # type: ignore[attr-defined]
     first = only.apply_async(expires=0.05) if how == "expire" else only.delay()
     if how == "expire":
         time.sleep(0.1)

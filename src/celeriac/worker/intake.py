@@ -10,11 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from celeriac.errors import OperationalError
 from celeriac.faultpoint import faultpoint
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.results.base import Record, ResultStore
+from celeriac.states import SUCCESS
 from celeriac.task_limits import is_named
 from celeriac.timing import backoff
 from celeriac.transport.base import Transport
@@ -131,6 +134,7 @@ class Intake:
             self._give_back(deliveries)
             return
         stored = self._stored(deliveries)
+        deliveries = [_newer(delivery, stored) for delivery in deliveries] if stored else deliveries
         with self._condition:
             self._wanted = max(0, self._wanted - len(deliveries))
         self._on_deliveries(deliveries, stored)
@@ -161,3 +165,12 @@ class Intake:
                 logger.warning("the result store can't be read, trying again: %s", exc)
                 time.sleep(min(backoff(attempt), 1.0))
         return {}
+
+
+def _newer(delivery: Delivery, stored: dict[str, Record]) -> Delivery:
+    """A message with the id of one that has failed runs, and counts on from that one, so that its outcome is the newer."""
+    record = stored.get(delivery.message.id)
+    if record is None or delivery.redelivered or not record.is_ready or record.state == SUCCESS:
+        return delivery
+    del stored[record.id]
+    return replace(delivery, deliveries=record.fence[1] + 1)
