@@ -399,7 +399,10 @@ class Celeriac(AppConnections):
         """
         if self.conf.task_always_eager:
             return [sig.apply_async() for sig in signatures]
-        return sending.publish_many(self, signatures)
+        send: Callable[[Celeriac, Iterable[Signature]], list[AsyncResult[Any]]] = import_object(
+            "celeriac.many:publish_many", "publish_many"
+        )
+        return send(self, signatures)
 
     def run_eagerly(self, *args: Any) -> Any:
         """Run a call here; see `eager.run_eagerly`."""

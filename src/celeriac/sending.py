@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from itertools import islice
 from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +25,6 @@ from celeriac.message import Message
 from celeriac.middleware import send_through
 from celeriac.options import COPIED, KNOWN, LIMITS, check_limits, check_options, signatures_of, task_id_of
 from celeriac.result import AsyncResult
-from celeriac.signature import Signature
 from celeriac.task import FromSetting
 from celeriac.timing import call_end
 from celeriac.wire.messages import CallForm, TaskCall
@@ -35,16 +33,13 @@ if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.transport.base import TransactionalTransport
 
-__all__ = ["new_id", "own_fields", "prepare", "publish", "publish_many"]
+__all__ = ["new_id", "new_ids", "own_fields", "prepare", "publish"]
 
 logger = logging.getLogger("celeriac.sending")
 
 #: What is left must be worth an attempt: as long as the longest one took, but no more than this, in seconds. One that took
 #: longer has met a silent broker; the next one ends with `publish_timeout`, whatever it waits for.
 LONGEST_RESERVE = 0.5
-#: Messages of a batch that are made and published at once: few enough that they stay in the processor's cache and the
-#: garbage collector isn't called for them (8 µs a message instead of 12 with 1000), enough to pay for a round trip.
-PIECE = 250
 #: Types of options by which calls are found to be alike.
 _PLAIN = frozenset({str, int, float, bool, NoneType})
 
@@ -137,30 +132,6 @@ def _is_form_of_all(app: Celeriac, form: CallForm, task: Any) -> bool:
     """Whether it holds for every call with the same name and options: no argument and no moment has changed anything."""
     own_way = task is not None and (task.pydantic or task.has_shadow_name or task.unique or task.concurrency_key)
     return form.is_lasting and app.router.is_static and not own_way
-
-
-def publish_many(app: Celeriac, signatures: Iterable[Signature]) -> list[AsyncResult[Any]]:
-    """Send many calls in pieces; takes the signatures as it goes.
-
-    Raises:
-        OperationalError: The broker can't be reached. Earlier pieces are there, and nothing of later ones.
-    """
-    tasks = app.tasks
-    results: list[AsyncResult[Any]] = []
-    forms: dict[Any, CallForm] = {}
-    coming = iter(signatures)
-    while piece := list(islice(coming, PIECE)):
-        messages = []
-        for sig, fresh in zip(piece, new_ids(len(piece)), strict=True):
-            name, options = sig["task"], sig["options"]
-            task_id = options.get("task_id") or fresh
-            message, result = prepare(
-                app, name, sig["args"], sig["kwargs"], task_id, task=tasks.get(name), options=options, forms=forms
-            )
-            messages.append(message)
-            results.append(result)
-        publish(app, messages)
-    return results
 
 
 def _call(

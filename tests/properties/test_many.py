@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from celeriac import Celeriac, signals
-from celeriac.sending import PIECE
+from celeriac.many import PIECE
 from tests.properties.test_round_trip import JSON, NAMES, VALUES
 from tests.support.redis_server import RedisServer
 

@@ -544,6 +544,17 @@ def test_many_calls_can_be_sent_in_one_batch() -> None:
     assert results[1].id == "given"
 
 
+def test_workflows_and_unique_tasks_may_be_among_many() -> None:
+    app = memory_app()
+    add = app.task(lambda x, y: x + y, name="add")
+    once = app.task(lambda: "once", name="once", unique="until_start", on_conflict="ignore")
+    results = app.publish_many([add.s(1, 2), add.s(1, 1) | add.s(2), once.s(), once.s(), add.s(5, 6)])
+    assert results[2].id == results[3].id
+    run_all(app)
+    run_all(app)
+    assert [result.get(timeout=1) for result in results] == [3, 4, "once", "once", 11]
+
+
 def test_many_calls_run_here_when_everything_is_eager() -> None:
     app = memory_app(task_always_eager=True)
     add = app.task(lambda x, y: x + y, name="add")

@@ -1,0 +1,55 @@
+"""Sending many calls: `app.publish_many`.
+
+Messages are made and handed to the broker in pieces, while the signatures are taken one after the other, so a generator is
+never in memory as a whole. Each message is made by `sending.prepare` as that of a single call; what is new here is only
+that calls which are alike share a form, and that their ids come from one look at the clock and one at the random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from celeriac.sending import new_ids, prepare, publish
+from celeriac.signature import Signature
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+    from celeriac.wire.messages import CallForm
+
+__all__ = ["PIECE", "publish_many"]
+
+#: Messages of a batch that are made and published at once: few enough that they stay in the processor's cache and the
+#: garbage collector isn't called for them (8 µs a message instead of 12 with 1000), enough to pay for a round trip.
+PIECE = 250
+
+
+def publish_many(app: Celeriac, signatures: Iterable[Signature]) -> list[Any]:
+    """Send many calls; returns their results to come. Workflows, and tasks of which one is to run at a time, go one by one.
+
+    Raises:
+        OperationalError: The broker can't be reached. Earlier pieces are there, and nothing of later ones.
+    """
+    tasks = app.tasks
+    results: list[Any] = []
+    forms: dict[Any, CallForm] = {}
+    coming = iter(signatures)
+    while piece := list(islice(coming, PIECE)):
+        messages = []
+        for sig, task_id in zip(piece, new_ids(len(piece)), strict=True):
+            name, options = sig["task"], sig["options"]
+            task = tasks.get(name)
+            if sig["subtask_type"] or (task is not None and task.unique):
+                results.append(sig.apply_async())
+                continue
+            if options.get("task_id"):
+                task_id, options = options["task_id"], {**options, "is_named": True}
+            message, result = prepare(
+                app, name, sig["args"], sig["kwargs"], task_id, task=task, options=options, forms=forms
+            )
+            messages.append(message)
+            results.append(result)
+        if messages:
+            publish(app, messages)
+    return results
