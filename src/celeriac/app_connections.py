@@ -113,6 +113,14 @@ class AppConnections:
                 )
             return found
 
+    @property
+    def reader(self) -> Any:
+        """The result store as clients read it: with `result_backend_always_retry` it tries again."""
+        store = self.backend
+        if store is None or not self.conf.result_backend_always_retry:
+            return store
+        return import_object("celeriac.patient_store:PatientStore", "result_backend_always_retry")(store, self.conf)
+
     @cached_property
     def coordination(self) -> Coordination | None:
         """What workers and clients share for limits, unique tasks and paused queues; None if there is no place for it."""
@@ -130,7 +138,7 @@ class AppConnections:
         """Waits for results on behalf of coroutines."""
         if self.backend is None:
             raise NotImplementedError("No result backend is configured: set `result_backend` to a URL.")
-        return import_object("celeriac.waiting:ResultWaiter", "aget")(self.backend)
+        return import_object("celeriac.waiting:ResultWaiter", "aget")(self.reader)
 
     @cached_property
     def _batcher(self) -> Any:

@@ -109,7 +109,7 @@ class GroupResult(ResultSet):
 
 
 def _store(backend: Any, app: Any) -> Any:
-    store = backend if backend is not None else app.backend
+    store = backend if backend is not None else app.reader
     if store is None:
         raise NotImplementedError("No result backend is configured: set `result_backend` to a URL.")
     return store

@@ -40,7 +40,7 @@ class ResultFields(ResultBase):
     @property
     def backend(self) -> Any:
         """The result store."""
-        store = self._backend if self._backend is not None else self.app.backend
+        store = self._backend if self._backend is not None else self.app.reader
         if store is None:
             raise NotImplementedError("No result backend is configured: set `result_backend` to a URL.")
         return store

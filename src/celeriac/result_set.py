@@ -55,7 +55,7 @@ class ResultSet(ResultBase):
         leaf = next(iter(self._leaves()), None)
         if leaf is not None:
             return leaf.backend
-        return self.app.backend
+        return self.app.reader
 
     @property
     def supports_native_join(self) -> bool:

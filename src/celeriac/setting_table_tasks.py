@@ -75,7 +75,7 @@ class TaskSettings:
     )
     task_remote_tracebacks: bool = setting(
         False,
-        "An exception raised again by `get` carries the worker's stack (needs tblib).",
+        "Has no effect: what `get` raises always has the worker's traceback as its cause.",
         old="CELERY_REMOTE_TRACEBACKS",
     )
     task_ignore_result: bool = setting(False, "Return values are not stored.", old="CELERY_IGNORE_RESULT")

@@ -103,6 +103,23 @@ def test_third_parties_add_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
         open_transport("mini://x")
 
 
+@pytest.mark.behaviour("B-RESULT-043")
+@pytest.mark.parametrize(
+    "driver", ["celeriac.results.memory.MemoryStore", "celeriac.results.memory:MemoryStore", MemoryStore]
+)
+def test_a_setting_overrides_result_stores(driver: object) -> None:
+    settings = {"override_backends": {"redis": driver}}
+    assert isinstance(open_store("redis://somewhere", {}, settings), MemoryStore)
+    with pytest.raises(ImproperlyConfigured, match=r"override_backends\['mine'\]: can't import 'nowhere.Store'"):
+        open_store("mine://", {}, {"override_backends": {"mine": "nowhere.Store"}})
+
+
+def test_an_unknown_result_store_is_named() -> None:
+    """[B-RESULT-044 differs on purpose]: bad settings are always ImproperlyConfigured."""
+    with pytest.raises(ImproperlyConfigured, match=r"No result backend driver for 'rediz'.*Did you mean 'redis'"):
+        open_store("rediz://")
+
+
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("mine", "no_such_library.driver:Transport", "celeriac.transports")
     monkeypatch.setattr(drivers, "entry_points", lambda group: [entry])

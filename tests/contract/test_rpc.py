@@ -101,6 +101,7 @@ def test_states_come_in_order_and_a_final_one_stays(client: RpcStore, worker: Rp
     assert client.get([task_id])[0].result == b"3"  # type: ignore[union-attr]
 
 
+@pytest.mark.behaviour("B-RESULT-026")
 def test_only_the_sender_gets_it(client: RpcStore, worker: RpcStore, task_id: str) -> None:
     worker.listen()
     worker.store([record_for(client.listen(), task_id)])

@@ -70,7 +70,7 @@ def test_the_value(app: Celeriac, add: Any) -> None:
 
 
 def test_the_error(app: Celeriac) -> None:
-    """[B-RESULT-003, B-RESULT-004, B-RESULT-008, B-RESULT-011]"""
+    """[B-RESULT-003, B-RESULT-004, B-RESULT-008, B-RESULT-011]. B-RESULT-039 differs on purpose: no setting is needed."""
     result = _fail(app, ShopError("sold out", 3))
     with pytest.raises(ShopError) as caught:
         result.get(timeout=1)

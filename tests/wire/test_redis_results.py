@@ -54,6 +54,7 @@ def test_a_stock_workers_result_is_read_and_written_again(server: RedisServer, s
     assert store.get([task_id]) == [record]
 
 
+@pytest.mark.behaviour("B-RESULT-023", "B-RESULT-047")
 def test_expiry_and_publication(server: RedisServer, store: RedisStore) -> None:
     watcher = RedisStore(server.url())
     now = int(server.call("TIME")[0])
@@ -68,6 +69,7 @@ def test_expiry_and_publication(server: RedisServer, store: RedisStore) -> None:
     watcher.close()
 
 
+@pytest.mark.behaviour("B-RESULT-046")
 @pytest.mark.parametrize("given", ["myapp", "myapp_", "myapp:", "a.", "b-"])
 def test_the_prefix_of_results(server: RedisServer, given: str) -> None:
     server.call("FLUSHALL")
@@ -80,6 +82,7 @@ def test_the_prefix_of_results(server: RedisServer, given: str) -> None:
     store.close()
 
 
+@pytest.mark.behaviour("B-RESULT-040")
 def test_compressed_results(server: RedisServer, store: RedisStore) -> None:
     recorded = golden.load("results", "conf_compressed")["keys"]["ok"]
     [(key, about)] = recorded.items()

@@ -6,9 +6,11 @@ The table below is the whole list of our own stores; third parties add theirs wi
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any, cast
 
+from celeriac.errors import ImproperlyConfigured
 from celeriac.results.base import ResultStore
 from celeriac.results.drivers import find_factory
 
@@ -85,8 +87,23 @@ def open_store(
     Raises:
         ImproperlyConfigured: The URL or an option is wrong, or the driver's library is not installed.
     """
+    override = (settings or {}).get("override_backends") or {}
+    alias = url.partition("://")[0]
+    if alias in override:
+        return cast("ResultStore", _overriding(alias, override[alias])(url, dict(options or {})))
     factory = find_factory(url, STORES, ENTRY_POINT_GROUP, "result backend")
     return cast("ResultStore", factory(url, {**_from_settings(url, settings or {}), **(options or {})}))
+
+
+def _overriding(alias: str, driver: Any) -> Any:
+    """The class, or whatever makes the store, that `override_backends` names: an object, or its path."""
+    if not isinstance(driver, str):
+        return driver
+    module, _, attribute = driver.replace(":", ".").rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise ImproperlyConfigured(f"override_backends[{alias!r}]: can't import {driver!r}: {exc}") from exc
 
 
 def _from_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
