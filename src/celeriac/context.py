@@ -115,54 +115,53 @@ def make_context(
         InvalidTaskError: A header has the wrong type.
     """
     _check(headers)
-    message = execution.message
-    custom = {key: value for key, value in headers.items() if key not in _PROTOCOL_HEADERS}
-    return Context(
-        id=headers.get("id") or message.id,
-        task=headers.get("task"),
-        args=body.args,
-        kwargs=body.kwargs,
-        retries=headers.get("retries") or 0,
-        is_eager=is_eager,
-        called_directly=False,
-        eta=headers.get("eta"),
-        expires=headers.get("expires"),
-        hostname=node,
-        delivery_info={
+    message, get = execution.message, headers.get
+    context = Context()
+    context.__dict__ = known = {
+        **_BLANK,
+        "id": get("id") or message.id,
+        "task": get("task"),
+        "args": body.args,
+        "kwargs": body.kwargs,
+        "retries": get("retries") or 0,
+        "is_eager": is_eager,
+        "called_directly": False,
+        "hostname": node,
+        "delivery_info": {
             "exchange": message.exchange,
             "routing_key": message.routing_key or message.queue,
             "priority": message.priority,
             "redelivered": execution.deliveries > 1,
         },
-        origin=headers.get("origin"),
-        reply_to=message.reply_to,
-        correlation_id=message.id,
-        timelimit=list(timelimits(headers)),
-        callbacks=body.callbacks,
-        errbacks=body.errbacks,
-        chain=body.chain,
-        chord=body.chord,
-        group=headers.get("group"),
-        group_index=headers.get("group_index"),
-        root_id=headers.get("root_id") or headers.get("id") or message.id,
-        parent_id=headers.get("parent_id"),
-        headers=custom or None,
-        properties=message.properties,
-        utc=True,
-        ignore_result=headers.get("ignore_result"),
-        shadow=headers.get("shadow"),
-        replaced_task_nesting=headers.get("replaced_task_nesting") or 0,
-        stamped_headers=headers.get("stamped_headers"),
-        stamps=headers.get("stamps"),
-        limits=headers.get(LIMITS),
-        argsrepr=headers.get("argsrepr"),
-        kwargsrepr=headers.get("kwargsrepr"),
-        lang=headers.get("lang"),
-        deliveries=execution.deliveries,
-        store_state=store_state,
-    )
+        "reply_to": message.reply_to,
+        "correlation_id": message.id,
+        "timelimit": list(timelimits(headers)),
+        "root_id": get("root_id") or get("id") or message.id,
+        "properties": message.properties,
+        "utc": True,
+        "ignore_result": get("ignore_result"),
+        "limits": get(LIMITS),
+        "deliveries": execution.deliveries,
+        "store_state": store_state,
+    }
+    known.update({name: value for name, value in headers.items() if value is not None and name in _AS_THEY_ARE})
+    if body.callbacks or body.errbacks or body.chain or body.chord:
+        known.update(callbacks=body.callbacks, errbacks=body.errbacks, chain=body.chain, chord=body.chord)
+    if not _PROTOCOL_HEADERS.issuperset(headers):
+        known["headers"] = {key: value for key, value in headers.items() if key not in _PROTOCOL_HEADERS}
+    return context
 
 
+#: Headers that become attributes as they are, unless they are null.
+_AS_THEY_ARE = frozenset({
+    "eta", "expires", "origin", "group", "group_index", "parent_id", "shadow", "replaced_task_nesting", "stamped_headers",
+    "stamps", "argsrepr", "kwargsrepr", "lang",
+})  # fmt: skip
+#: What most messages don't say; a dict is copied faster than it is written down.
+_BLANK: dict[str, Any] = {
+    **dict.fromkeys((*sorted(_AS_THEY_ARE), "callbacks", "errbacks", "chain", "chord", "headers")),
+    "replaced_task_nesting": 0,
+}
 _PROTOCOL_HEADERS = frozenset({
     "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
     "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
@@ -179,16 +178,18 @@ _MAX_NUMBER = 2**31
 def _check(headers: Mapping[str, Any]) -> None:
     get = headers.get
     for name in _TEXTS:
-        if not isinstance(get(name), (str, type(None))):
-            raise _wrong(name, get(name), "text")
+        text = get(name)
+        if text is not None and not isinstance(text, str):
+            raise _wrong(name, text, "text")
     for name in _NUMBERS:
         number = get(name)
         if number is not None and not (isinstance(number, int) and 0 <= number < _MAX_NUMBER):
             raise _wrong(name, number, "a whole number from 0 up")
-    if not isinstance(get("stamped_headers"), (list, type(None))):
-        raise _wrong("stamped_headers", get("stamped_headers"), "an array")
-    if not isinstance(get("stamps"), (dict, type(None))):
-        raise _wrong("stamps", get("stamps"), "an object")
+    names, stamps = get("stamped_headers"), get("stamps")
+    if names is not None and not isinstance(names, list):
+        raise _wrong("stamped_headers", names, "an array")
+    if stamps is not None and not isinstance(stamps, dict):
+        raise _wrong("stamps", stamps, "an object")
 
 
 def _wrong(name: str, value: Any, wanted: str) -> InvalidTaskError:

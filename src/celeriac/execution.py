@@ -111,17 +111,17 @@ def execute(environment: Environment, execution: Execution) -> Outcome:
 
 def _execute(environment: Environment, execution: Execution) -> Outcome:
     app, message = environment.app, execution.message
-    started = time.monotonic()
+    started, name = time.monotonic(), message.task
     try:
         body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes)
         headers = message.headers
-        if not message.task:
+        if not name:
             headers = {**protocol1_headers(body), **{key: value for key, value in headers.items() if value}}
         context = make_context(
             execution, body, headers, node=environment.node, is_eager=environment.is_eager,
             store_state=environment.store_state,
         )  # fmt: skip
-        early = None if message.task else _admit_protocol1(app, execution, headers)
+        early = None if name else _admit_protocol1(app, execution, headers)
     except CeleriacError as exc:
         return _unreadable(environment, execution, exc)
     if isinstance(early, Outcome):
@@ -189,10 +189,11 @@ def _run(environment: Environment, execution: Execution, context: Context, task:
         signals.task_postrun.send(
             sender=task, task_id=context.id, task=task, args=args, kwargs=kwargs, retval=value, state=outcome.state
         )
-    runtime = time.monotonic() - started
+    if not outcome.runtime:
+        outcome = _with_runtime(outcome, time.monotonic() - started)
     if outcome.state == states.SUCCESS and logger.isEnabledFor(20):
-        logger.info("succeeded in %.6f s", runtime)
-    return _with_runtime(outcome, runtime)
+        logger.info("succeeded in %.6f s", outcome.runtime)
+    return outcome
 
 
 def _call(environment: Environment, context: Context, task: Any) -> Any:
@@ -240,6 +241,7 @@ def _after_return(
     return Outcome(
         execution.serial, execution.slot, context.task or "", states.SUCCESS, record, messages=sequel.messages,
         parts=sequel.parts, chords=sequel.chords,
+        runtime=time.monotonic() - started,
     )  # fmt: skip
 
 

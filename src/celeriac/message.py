@@ -43,7 +43,7 @@ class SharedHeaders(dict[str, Any]):
     common: CommonHeaders
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One task message (Celery's task protocol 2, or 1 when `headers` has no "task").
 
     Attributes:

@@ -51,7 +51,17 @@ SYSTEM_CLOCK: Clock = SystemClock()
 
 def iso_now() -> str:
     """This moment as Celery writes it: ISO 8601, UTC, microseconds."""
-    return datetime.now(UTC).isoformat()
+    global _second
+    second, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    known, text = _second
+    if known != second:
+        text = datetime.fromtimestamp(second, UTC).isoformat()
+        _second = (second, text)
+    return f"{text[:19]}.{micros:06d}{text[19:]}"
+
+
+#: The last second that `iso_now` has written, and its text: a third of what writing a moment costs.
+_second = (-1, "")
 
 
 def backoff(attempt: int, *, base: float = 0.05, cap: float = 5.0) -> float:

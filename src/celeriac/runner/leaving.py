@@ -24,13 +24,18 @@ def send_outcome(channel: Channel, environment: Environment, execution: Executio
     """Report the end of an execution to the supervisor."""
     if os.getpid() != channel.pid:
         os._exit(0)  # the task has forked and its child came back, too: the parent alone reports
-    for name in ("stdout", "stderr"):
-        if getattr(getattr(sys, name), "closed", False):
-            setattr(sys, name, _open_again(name))
+    if getattr(sys.stdout, "closed", False) or getattr(sys.stderr, "closed", False):
+        _open_streams_again()
     try:
         channel.send(Kind.OUTCOME, outcome)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:  # a header of a continuation, for instance
         channel.send(Kind.OUTCOME, give_up(environment, execution, exc))
+
+
+def _open_streams_again() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(getattr(sys, name), "closed", False):
+            setattr(sys, name, _open_again(name))
 
 
 def _open_again(name: str) -> IO[Any]:

@@ -88,21 +88,27 @@ class FrameReader:
     __slots__ = ("_buffer",)
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = bytearray()  # the beginning of a frame that has not come whole
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """The frames (kind, body) that are complete now."""
         buffer = self._buffer
-        buffer += data
-        frames, at, end = [], 0, len(buffer)
+        source: bytes | bytearray = data
+        if buffer:
+            buffer += data
+            source = buffer
+        frames, at, end = [], 0, len(source)
         while end - at >= 5:
-            length, kind = _head.unpack_from(buffer, at)
-            if end - at - 5 < length:
+            length, kind = _head.unpack_from(source, at)
+            body = at + 5
+            if end - body < length:
                 break
-            frames.append((kind, bytes(buffer[at + 5 : at + 5 + length])))
-            at += 5 + length
-        if at:
+            at = body + length
+            frames.append((kind, bytes(source[body:at])))
+        if source is buffer:
             del buffer[:at]
+        elif at < end:
+            buffer += data[at:]
         return frames
 
 

@@ -33,6 +33,7 @@ class SerialRunner:
         self._cells = cells
         self._serial = 0
         self._in_user_code = False
+        self._handler = self._on_soft_limit
         self._is_in_main_thread = False
         # Between "I start this" and "was it taken back?" the store buffer must be drained, or both sides could see the
         # other's old value; taking a lock is the fence that Python has.
@@ -46,6 +47,7 @@ class SerialRunner:
             while (executions := self._channel.read()) is not None:
                 for execution in executions:
                     self._run_one(execution)
+                self._cells.end(0)
         except BrokenPipeError:
             pass  # the supervisor is gone: nobody waits for the outcome
         finally:
@@ -61,13 +63,13 @@ class SerialRunner:
             self._channel.send(Kind.SKIPPED, (0, serial))
             return
         # Looked at before each task: the one before may have changed it.
-        if self._is_in_main_thread and signal.getsignal(signal.SIGXCPU) != self._on_soft_limit:
-            signal.signal(signal.SIGXCPU, self._on_soft_limit)
+        if self._is_in_main_thread and signal.getsignal(signal.SIGXCPU) is not self._handler:
+            signal.signal(signal.SIGXCPU, self._handler)
         faultpoint("after_start")
         outcome = execute(self._environment, execution)
         faultpoint("after_return")
+        # What stands in the cell until the next one begins has no assignment any more once this has arrived.
         send_outcome(self._channel, self._environment, execution, outcome)
-        self._cells.end(0)
 
     def _store_state(self, record: Record) -> None:
         self._channel.send(Kind.STATE, (0, self._serial, record))

@@ -52,6 +52,15 @@ _SORT_IN = """
 INSERT INTO celeriac_messages (state, queue, priority, head, body)
 SELECT 0, queue, 0, head, body FROM celeriac_incoming WHERE id <= ? ORDER BY id
 """
+# Of one queue's messages among the oldest incoming: the last id, how many, and how many are of other queues.
+_FIRST_INCOMING = """
+SELECT max(id), count(*), coalesce(sum(queue <> ?), 0) FROM (SELECT id, queue FROM celeriac_incoming ORDER BY id LIMIT ?)
+"""
+_TAKE_INCOMING = """
+INSERT INTO celeriac_messages (state, queue, priority, head, body, token, lease_until, deliveries)
+SELECT 1, queue, 0, head, body, ?, ?, 1 FROM celeriac_incoming WHERE id <= ? ORDER BY id
+RETURNING 0, id, head, body, deliveries, starts
+"""
 _REMOVE_INCOMING = "DELETE FROM celeriac_incoming WHERE id <= ?"
 _WAITERS = "SELECT address FROM celeriac_waiters WHERE wants = ?"
 # A lease that is over becomes ready again but keeps its token: until another worker claims the message, the one that
@@ -223,18 +232,10 @@ class SqliteTransport(TopicMail):
         now, monotonic = self._clock.now(), self._clock.monotonic()
         deadline = monotonic + lease
         token = int.from_bytes(os.urandom(7)) + 1  # not from `random`, which programs seed
-        claimed: list[tuple[str, list[Any]]] = []
         with Transaction(self._database, durable=False) as connection:
             connection.execute(_PROMOTE_LEASED, (monotonic, PROMOTED_AT_ONCE))
             connection.execute(_PROMOTE_DELAYED, (now, PROMOTED_AT_ONCE))
-            has_more = _sort_in(connection, PROMOTED_AT_ONCE)
-            for queue, share in self._shares(queues, limit):
-                rows = connection.execute(_CLAIM, (token, deadline, queue, min(share, limit))).fetchall()
-                rows.sort()  # by priority and age: RETURNING promises no order
-                limit -= len(rows)
-                claimed.append((queue, rows))
-                if limit <= 0:
-                    break
+            claimed, has_more = self._claim_rows(connection, queues, limit, token, deadline)
             pause = RECHECK
             if address and any(rows for _, rows in claimed):
                 unregister(connection, address)
@@ -244,6 +245,25 @@ class SqliteTransport(TopicMail):
             if has_more:
                 pause = 0.0
         return [_delivery(queue, row, token, deadline) for queue, rows in claimed for row in rows], pause
+
+    def _claim_rows(
+        self, connection: sqlite3.Connection, queues: Sequence[str], limit: int, token: int, deadline: float
+    ) -> tuple[list[tuple[str, list[Any]]], bool]:
+        """The rows of each queue, leased, and whether there is more to sort in."""
+        if len(queues) == 1:
+            rows = _claim_of_one(connection, queues[0], limit, token, deadline)
+            if rows is not None:
+                return [(queues[0], rows)], False
+        has_more = _sort_in(connection, PROMOTED_AT_ONCE)
+        claimed: list[tuple[str, list[Any]]] = []
+        for queue, share in self._shares(queues, limit):
+            rows = connection.execute(_CLAIM, (token, deadline, queue, min(share, limit))).fetchall()
+            rows.sort()  # by priority and age: RETURNING promises no order
+            limit -= len(rows)
+            claimed.append((queue, rows))
+            if limit <= 0:
+                break
+        return claimed, has_more
 
     def _shares(self, queues: Sequence[str], limit: int) -> list[tuple[str, int]]:
         """Which queue may give how many, another one first each time: an equal part each, then what is left."""
@@ -439,6 +459,26 @@ def _delivery(queue: str, row: tuple[Any, ...], token: int, deadline: float) -> 
         message=unpack(head, body, queue), queue=queue, token=(row_id, token), deadline=deadline,
         deliveries=deliveries, starts=starts,
     )  # fmt: skip
+
+
+def _claim_of_one(
+    connection: sqlite3.Connection, queue: str, limit: int, token: int, deadline: float
+) -> list[tuple[Any, ...]] | None:
+    """What is ready, then incoming messages, which are leased without being sorted in first: a third less to write.
+
+    Returns None, and does nothing, if messages of other queues are among the oldest incoming.
+    """
+    last, count, of_others = connection.execute(_FIRST_INCOMING, (queue, limit)).fetchone()
+    if of_others:
+        return None
+    rows = connection.execute(_CLAIM, (token, deadline, queue, limit)).fetchall()
+    rows.sort()
+    if rows and count:
+        last, count, _ = connection.execute(_FIRST_INCOMING, (queue, limit - len(rows))).fetchone()
+    if count:
+        rows += sorted(connection.execute(_TAKE_INCOMING, (token, deadline, last)))
+        connection.execute(_REMOVE_INCOMING, (last,))
+    return rows
 
 
 def _sort_in(connection: sqlite3.Connection, limit: int) -> bool:

@@ -99,6 +99,8 @@ def _task_body(args: Any, kwargs: Any, embed: Mapping[str, Any], fields: dict[st
     for key in kwargs or ():
         if not isinstance(key, str):
             raise InvalidTaskError(f"kwargs has a key that is not text, but {_kind(key)}")
+    if not any(embed.values()):  # most tasks are followed by nothing
+        return TaskBody(args=list(args or ()), kwargs=kwargs or {}, fields=fields)
     chord = embed.get("chord")
     return TaskBody(
         args=list(args or ()),

@@ -35,7 +35,7 @@ WORTH_WAITING = 0.012
 #: Seconds of work for each slot that are fetched ahead, and the runtime from which on nothing is.
 WORTH_FETCHING, LONG = 0.024, 0.05
 #: Frames a slot holds at most: more gives no more speed (60,000 a second with 64, 23,000 with 8).
-MAX_DEPTH = 64
+MAX_DEPTH = 128
 #: Shortest and longest time in seconds for which outcomes gather while runners have enough to do.
 SHORTEST_REST, LONGEST_REST = 0.001, 0.004
 #: Weight of a new runtime in the moving average of its task.
