@@ -199,6 +199,9 @@ class LogStream(TextIOBase):
         """True."""
         return True
 
+    def close(self) -> None:
+        """Nothing: the stream is shared by all tasks of the process, and one that closes it must not silence the others."""
+
     def write(self, text: str) -> int:
         """Log each line that is not blank."""
         # A handler that fails prints its error to standard error, which may be this stream: it would never end.

@@ -50,7 +50,7 @@ def test_nothing_is_missing_after_a_runner_was_killed(start: Callable[..., Worke
 
 
 def test_ctrl_c_takes_the_worker_down(start: Callable[..., WorkerProcess], tmp_path: Path) -> None:
-    demo = start("--runners", "1")
+    demo = start("--runners", "1", "--files", "2000")  # more than are done before the signal comes
     log = eventually(lambda: next(iter(tmp_path.glob("celeriac-demo-*/worker.log")), None))
     eventually(lambda: "ready." in log.read_text(), 30)
     pid = int(re.search(r"\(pid (\d+)", log.read_text())[1])  # type: ignore[index]
