@@ -587,8 +587,9 @@ class Supervisor:
 
 
 def _fence(delivery: Delivery) -> Fence:
-    headers = delivery.message.headers
-    return fence_of(headers.get("retries") or 0, headers.get("replaced_task_nesting") or 0, delivery.deliveries)
+    numbers = [delivery.message.headers.get(name) for name in ("retries", "replaced_task_nesting")]
+    retries, nesting = (number if isinstance(number, int) else 0 for number in numbers)
+    return fence_of(retries, nesting, delivery.deliveries)
 
 
 def _first(url: Any) -> str:
