@@ -15,7 +15,7 @@ from celeriac.canvas.composing import is_group
 from celeriac.canvas.eager import apply
 from celeriac.canvas.freezing import SameIds, assign
 from celeriac.canvas.joining import all_tasks, body_of, part_of, read_header
-from celeriac.canvas.launching import NOWHERE, Place, end_id, end_place, launch
+from celeriac.canvas.launching import NOWHERE, Place, end_id, ends, launch, place_of
 from celeriac.canvas.normalizing import follow, has_chord, is_chain, is_chord, normalize
 from celeriac.canvas.replacing import replacement
 from celeriac.context import Context
@@ -141,7 +141,8 @@ def fail_body(app: Celeriac, context: Context, sequel: Sequel, body: Signature, 
     _call_errbacks(app, twin, sequel, _errbacks_of(body), error, str(error))
     for task in all_tasks(body):
         sequel.records.append(_record_of(app, context, task, states.FAILURE, error, None))
-    _end_part(app, sequel, end_place(body), end_id(body))
+    for end in ends(body):
+        _end_part(app, sequel, place_of(end.options), end.options.get("task_id") or "")
 
 
 def fail_now(app: Celeriac, context: Context, body: Signature, error: BaseException) -> None:
@@ -232,8 +233,8 @@ def _end_rest(
             if task.options.get("task_id"):
                 sequel.records.append(_record_of(app, context, task, state, exc, trace))
     if context.chain:
-        last = maybe_signature(context.chain[0], app)
-        _end_part(app, sequel, end_place(last), end_id(last))
+        for end in ends(maybe_signature(context.chain[0], app)):
+            _end_part(app, sequel, place_of(end.options), end.options.get("task_id") or "")
 
 
 def _end_part(app: Celeriac, sequel: Sequel, place: Place, task_id: str) -> None:

@@ -7,7 +7,25 @@ import json
 import sys
 import time
 
-from fleet import Trouble, add, again, app, fail, hold, nap, note, now  # type: ignore[import-not-found]  # noqa: F401
+from fleet import (  # type: ignore[import-not-found]  # noqa: F401
+    Trouble,
+    add,
+    again,
+    app,
+    body,
+    chain,
+    chord,
+    echo,
+    fail,
+    group,
+    hold,
+    instead,
+    nap,
+    note,
+    now,
+    on_error,
+    total,
+)  # fmt: skip
 
 
 def outcome(result: object) -> object:

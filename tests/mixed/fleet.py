@@ -12,9 +12,11 @@ from typing import Any
 
 if os.environ.get("FLEET") == "celery":
     from celery import Celery as App
+    from celery import chain, chord, group
     from kombu import Exchange, Queue
 else:
     from celeriac import Celeriac as App
+    from celeriac import chain, chord, group  # noqa: F401
     from celeriac.routing import Exchange, Queue
 
 app: Any = App("fleet", broker=os.environ["FLEET_BROKER"], backend=os.environ["FLEET_BACKEND"])
@@ -77,3 +79,29 @@ def again(self: Any, until: int) -> list[Any]:
     if self.request.retries < until:
         raise self.retry(countdown=0.2)
     return [self.request.id, self.request.retries]
+
+
+@app.task(name="fleet.echo")
+def echo(value: Any = None) -> Any:
+    return value
+
+
+@app.task(name="fleet.total")
+def total(values: Any) -> float:
+    return sum(map(total, values)) if isinstance(values, list) else values
+
+
+@app.task(name="fleet.body")
+def body(values: Any, word: str) -> Any:
+    note(word)
+    return values
+
+
+@app.task(name="fleet.instead", bind=True)
+def instead(self: Any, x: float) -> Any:
+    return self.replace(add.s(x, 1))
+
+
+@app.task(name="fleet.on_error")
+def on_error(request: Any, exc: Any, traceback: Any) -> None:
+    note(f"{request.id}-{type(exc).__name__}")

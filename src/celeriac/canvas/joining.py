@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac import states
 from celeriac.canvas.composing import is_group
-from celeriac.canvas.launching import Place, end_place
+from celeriac.canvas.launching import Place, end_place, ends, place_of
 from celeriac.canvas.normalizing import is_chain, is_chord
 from celeriac.canvas.stores import chord_store, header_ids
 from celeriac.context import Context
@@ -43,7 +43,7 @@ def part_of(app: Celeriac, place: Place, task_id: str) -> Part | None:
         return None
     size, index = chord.get("chord_size"), place.group_index
     if not size or index is None:  # a foreign client sent it: the store knows the header, or counts by itself
-        ids = header_ids(app, place.group_id) or []
+        ids = list(_flat(header_ids(app, place.group_id) or []))
         size = size or len(ids)
         index = index if index is not None else ids.index(task_id) if task_id in ids else 0
     return Part(place.group_id, index, size, task_id)
@@ -52,7 +52,8 @@ def part_of(app: Celeriac, place: Place, task_id: str) -> Part | None:
 def body_of(app: Celeriac, context: Context, group_id: str) -> Any:
     """The body that waits for the chord of this id: carried by the task itself, by what follows it, or by that body."""
     places = [Place(context.group, context.group_index, context.chord)]
-    places += [end_place(maybe_signature(step, app)) for step in (context.chain or ())[:1]]
+    for step in (context.chain or ())[:1]:
+        places += [place_of(end.options) for end in ends(maybe_signature(step, app))]
     for place in places:
         while place.chord:
             body = maybe_signature(place.chord, app)
@@ -71,17 +72,30 @@ def read_header(app: Celeriac, group_id: str) -> list[Any] | None:
     ids = header_ids(app, group_id)
     if ids is None:
         return None
-    records = list(_records(app, ids))
+    flat = list(_flat(ids))
+    records = list(_records(app, flat))
     failed = [record for record in records if record is not None and record.state in states.PROPAGATE_STATES]
     if failed:
         first = min(failed, key=lambda record: record.date_done or "")
         raise ChordError(f"Dependency {first.id} raised {saferepr(decode_result(first, app.result_accept), 500)}")
-    values = []
-    for task_id, record in zip(ids, records, strict=True):
+    values = {}
+    for task_id, record in zip(flat, records, strict=True):
         if record is None or record.state != states.SUCCESS:
             raise ChordError(f"Dependency {task_id} has ended without a result")
-        values.append(decode_result(record, app.result_accept))
-    return values
+        values[task_id] = decode_result(record, app.result_accept)
+    return _shaped(ids, values)
+
+
+def _flat(ids: list[Any]) -> Iterator[str]:
+    for each in ids:
+        if isinstance(each, list):
+            yield from _flat(each)
+        else:
+            yield each
+
+
+def _shaped(ids: list[Any], values: dict[str, Any]) -> list[Any]:
+    return [_shaped(each, values) if isinstance(each, list) else values[each] for each in ids]
 
 
 def _records(app: Celeriac, ids: list[str]) -> Iterator[Record | None]:

@@ -26,7 +26,7 @@ from celeriac.signature import maybe_signature
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["NOWHERE", "Place", "end_id", "end_place", "launch", "part_ids", "place_of", "placed"]
+__all__ = ["NOWHERE", "Place", "end_id", "end_place", "ends", "launch", "part_ids", "place_of", "placed"]
 
 
 class Place(NamedTuple):
@@ -47,6 +47,19 @@ def end_place(signature: Any) -> Place:
             return NOWHERE
         signature = maybe_signature(signature.tasks[-1] if is_chain(signature) else signature.body)
     return place_of(signature.options)
+
+
+def ends(signature: Any) -> Iterator[Any]:
+    """The tasks with which a workflow ends: several if it ends in a group."""
+    if is_group(signature):
+        for member in signature.tasks:
+            yield from ends(maybe_signature(member))
+    elif is_chain(signature):
+        yield from ends(maybe_signature(signature.tasks[-1]))
+    elif is_chord(signature):
+        yield from ends(signature.body)
+    else:
+        yield signature
 
 
 def place_of(options: Mapping[str, Any]) -> Place:
@@ -85,6 +98,8 @@ def launch(
         group_id = signature.options["task_id"]
         for index, member in enumerate(signature.tasks):
             where = Place(group_id, index, place.chord)
+            if end_place(member).chord:  # a stock client's: its members are parts of the outer chord's header
+                where = NOWHERE
             yield from launch(app, member, args, kwargs, options, where, is_checked=is_checked)
     elif is_chord(signature):
         yield from _launch_chord(app, signature, args, kwargs, options, place, is_checked)
@@ -181,9 +196,14 @@ def end_id(signature: Any) -> str:
     return task_id
 
 
-def part_ids(value: bytes) -> list[str]:
-    """Ids of the parts of a header, as the store keeps it."""
-    found = []
-    for head, _ in msgspec.json.decode(value)[1]:
-        found.append(head[0] if isinstance(head, list) else head)
+def part_ids(value: bytes) -> list[Any]:
+    """Ids of the parts of a header, as the store keeps it; a part that is a group (of a stock client's) is a list of ids."""
+    return _members(msgspec.json.decode(value))
+
+
+def _members(group: Any) -> list[Any]:
+    found: list[Any] = []
+    for part in group[1]:
+        head, members = part
+        found.append((head[0] if isinstance(head, list) else head) if members is None else _members(part))
     return found

@@ -32,7 +32,7 @@ def chord_store(app: Celeriac) -> Any:
     return store
 
 
-def header_ids(app: Celeriac, group_id: str) -> list[str] | None:
+def header_ids(app: Celeriac, group_id: str) -> list[Any] | None:
     """Ids of the parts of a chord's header in order; None if the store does not (or no longer) know it."""
     value = chord_store(app).get_group(group_id)
     return None if value is None else part_ids(value)

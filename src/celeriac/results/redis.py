@@ -212,6 +212,11 @@ class RedisStore:
         key, expiry = self._group_key(group_id), _expiry(expires_at)
         self._server.transaction([("DEL", key + b".c"), ("SET", key + b".s", size, *expiry)])
 
+    def grow_chord(self, group_id: str) -> None:
+        """Expect one more part of a chord that runs. Its header is then what the parts say, once all have ended."""
+        key = self._group_key(group_id)
+        self._server.transaction([("INCR", key + b".t"), ("EXPIRE", key + b".t", CHORD_KEPT), ("DEL", key)])
+
     def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
         """Count a part of a chord, once, as stock workers count it; returns whether all have ended."""
         is_sorted = "1" if self._is_chord_sorted else "0"
