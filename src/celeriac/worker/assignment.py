@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from celeriac.message import Delivery
 from celeriac.outcome import RUN, Verdict
+from celeriac.results.base import Fence, fence_of
 
 __all__ = ["Assignment"]
 
@@ -53,6 +54,13 @@ class Assignment:
     def is_bound(self) -> bool:
         """Whether it has to end here. Other workers can have the rest."""
         return self.is_acked or self.is_decided
+
+    @property
+    def fence(self) -> Fence:
+        """What orders its record among those of other executions."""
+        numbers = [self.delivery.message.headers.get(name) for name in ("retries", "replaced_task_nesting")]
+        retries, nesting = (number if isinstance(number, int) else 0 for number in numbers)
+        return fence_of(retries, nesting, self.delivery.deliveries)
 
     @property
     def id(self) -> str:

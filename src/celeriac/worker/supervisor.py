@@ -22,7 +22,7 @@ from celeriac.errors import ImproperlyConfigured, OperationalError, near_match
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.outcome import JOIN, RUN, STORED, Outcome, Verdict
-from celeriac.results.base import Fence, Record, ResultStore, fence_of
+from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
 from celeriac.router import queue_defaults
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
@@ -443,7 +443,7 @@ class Supervisor:
         record = Record(
             id=message.id, state=verdict.state, result=body, content_type=content_type, content_encoding=encoding,
             traceback=str(error), date_done=iso_now(),
-            fence=_fence(assignment.delivery), reply_to=message.reply_to,
+            fence=assignment.fence, reply_to=message.reply_to,
         )  # fmt: skip
         self._end(assignment, Entry(settlement, record), is_final=True)
 
@@ -584,12 +584,6 @@ class Supervisor:
         self.pool.close()
         self.nursery.stop()
         self.announcer.gone()
-
-
-def _fence(delivery: Delivery) -> Fence:
-    numbers = [delivery.message.headers.get(name) for name in ("retries", "replaced_task_nesting")]
-    retries, nesting = (number if isinstance(number, int) else 0 for number in numbers)
-    return fence_of(retries, nesting, delivery.deliveries)
 
 
 def _first(url: Any) -> str:
