@@ -62,7 +62,9 @@ class BrokerSettings:
     broker_connection_timeout: float | None = setting(
         4.0, "Longest time to connect.", old="BROKER_CONNECTION_TIMEOUT", unit="s", above=0
     )
-    broker_connection_retry: bool = setting(True, "A lost connection is made anew.", old="BROKER_CONNECTION_RETRY")
+    broker_connection_retry: bool = setting(
+        True, "A worker whose connection is lost makes it anew; false: it ends.", old="BROKER_CONNECTION_RETRY"
+    )
     broker_connection_retry_on_startup: bool = setting(
         None,
         "So is one that fails when the worker starts.",
@@ -70,7 +72,11 @@ class BrokerSettings:
         fallback="broker_connection_retry",
     )
     broker_connection_max_retries: int | None = setting(
-        100, "Attempts to connect before giving up; None or 0 never does.", old="BROKER_CONNECTION_MAX_RETRIES", low=0
+        None,
+        "Attempts to connect, one after the other, after which a worker gives up and ends; None or 0 never does.",
+        old="BROKER_CONNECTION_MAX_RETRIES",
+        low=0,
+        differs="a worker outlasts any outage of its broker",
     )
     broker_channel_error_retry: bool = setting(
         False, "Connect anew when the broker's answer is not valid.", old="BROKER_CHANNEL_ERROR_RETRY"

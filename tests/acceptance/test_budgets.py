@@ -22,8 +22,10 @@ from celeriac.transport.base import Commit
 from celeriac.transport.memory import MemoryTransport
 from celeriac.transport.sqlite import SqliteTransport
 from celeriac.worker.committer import Committer, Entry
+from celeriac.worker.consuming import Consuming
 from celeriac.worker.intake import Intake
 from celeriac.worker.leases import Leases
+from tests.support.apps import memory_app
 from tests.support.calls import CallCount, count_calls
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,7 +180,8 @@ def test_what_the_pool_wants_comes_in_one_round_trip(counting: Counting) -> None
         done.set()
 
     leases = Leases(counting, 30, lambda lost: None)
-    intake = Intake(counting, None, leases, ["q"], 30, take)
+    consuming = Consuming(counting, memory_app().conf, leases.__len__)
+    intake = Intake(counting, None, leases, ["q"], 30, take, consuming, lambda error: None)
     intake.want(BATCH)
     intake.start()
     assert done.wait(30)

@@ -1,7 +1,8 @@
 """Fetches messages as far as the pool can use them, from a thread of its own.
 
 One round trip takes as many as are wanted. What comes is put under lease renewal, looked up in the result store where it
-was delivered before, and handed to the supervisor's event loop. While the broker is away it tries again, for ever.
+was delivered before, and handed to the supervisor's event loop. While the broker is away it tries again, for
+ever unless the settings set an end.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from celeriac.states import SUCCESS
 from celeriac.task_limits import is_named
 from celeriac.timing import backoff
 from celeriac.transport.base import Transport
+from celeriac.worker.consuming import Consuming
 from celeriac.worker.leases import Leases
 from celeriac.worker.revocations import Revocations
 
@@ -42,6 +44,8 @@ class Intake:
     Args:
         store: Asked for outcomes of redelivered messages; None when results are disabled.
         on_deliveries: Called, from the thread, with what came and what is stored of it.
+        consuming: Told of each fetch.
+        on_give_up: Called, from the thread, when the settings say not to try again.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class Intake:
         queues: Sequence[str],
         lease: float,
         on_deliveries: Callable[[list[Delivery], dict[str, Record]], None],
+        consuming: Consuming,
+        on_give_up: Callable[[Exception], None],
     ) -> None:
         self._transport = transport
         self._store = store
@@ -59,11 +65,11 @@ class Intake:
         self.queues = list(queues)
         self._lease = lease
         self._on_deliveries = on_deliveries
+        self._consuming = consuming
+        self._on_give_up = on_give_up
         self._condition = threading.Condition()
         self._wanted = 0
         self._is_stopping = False
-        self._is_fetching = False
-        self.is_connected = False
         self.revocations = Revocations()
         self.revocations.unheard_until = 0.0  # until the worker says otherwise
         self._thread = threading.Thread(target=self._run, name="celeriac-intake", daemon=True)
@@ -112,15 +118,19 @@ class Intake:
             try:
                 if failures or self._leases.is_behind:
                     self._leases.catch_up()
+                self._consuming.begins()
                 deliveries = self._transport.fetch(self.queues, number, WAIT, self._lease)
                 if failures:
                     logger.warning("connected to %s again", self._transport.url)
-                failures, self.is_connected = 0, True
+                failures = 0
+                self._consuming.ends(len(deliveries), self.queues)
                 if deliveries:
                     self._take(deliveries)
             except Exception as exc:  # whatever a driver raises: without this thread the worker would idle for ever
                 failures += 1
-                self.is_connected = False
+                if self._consuming.fails(exc, failures):
+                    self._on_give_up(exc)
+                    return
                 pause, trace = backoff(failures, cap=LONGEST_PAUSE), None if isinstance(exc, OperationalError) else exc
                 url = self._transport.url
                 logger.error("can't fetch from %s, trying again in %.1f s: %s", url, pause, exc, exc_info=trace)

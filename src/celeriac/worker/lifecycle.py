@@ -105,7 +105,7 @@ def run_worker(
         on_started: Called when the worker is ready, with a function by which any thread can end it (a signal number).
 
     Raises:
-        CeleriacError: It could not start.
+        CeleriacError: It could not start, or the broker is lost and the settings say not to wait for it.
     """
     return asyncio.run(_run(supervisor, with_signals, on_started))
 
@@ -144,4 +144,6 @@ async def _run(
     started = time.monotonic()
     await lifecycle.live()
     logger.info("%s is gone after %.0f s", supervisor.node, time.monotonic() - started)
+    if supervisor.failure is not None:
+        raise supervisor.failure
     return lifecycle.is_restart

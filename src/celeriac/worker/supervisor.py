@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,13 +19,12 @@ import msgspec
 
 from celeriac import errors, states
 from celeriac.config import Settings
-from celeriac.errors import ImproperlyConfigured, OperationalError, near_match
+from celeriac.errors import OperationalError
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.outcome import JOIN, RUN, STORED, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
-from celeriac.router import queue_defaults
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
 from celeriac.timing import backoff, iso_now
 from celeriac.transport.base import Transport
@@ -36,6 +36,7 @@ from celeriac.worker.announcer import Announcer
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.banner import banner
 from celeriac.worker.committer import Committer, Entry
+from celeriac.worker.consuming import Consuming
 from celeriac.worker.control import Control
 from celeriac.worker.gate import Gate, limits_by_task, open_gate
 from celeriac.worker.intake import LONGEST_PAUSE, Intake
@@ -45,6 +46,7 @@ from celeriac.worker.nursery import Nursery
 from celeriac.worker.options import WorkerOptions, pool_shape
 from celeriac.worker.pool import Pool
 from celeriac.worker.presence import Presence
+from celeriac.worker.queue_choice import chosen_queues, queues_to_declare
 from celeriac.worker.termination import REVOKED
 from celeriac.zones import zone_of
 
@@ -90,6 +92,7 @@ class Supervisor:
         self.store = store
         self.pool: Pool
         self.intake: Intake
+        self.consuming: Consuming
         self.committer: Committer
         self.leases: Leases
         self.watch: Watch
@@ -102,6 +105,7 @@ class Supervisor:
         self.queues: list[str] = []
         self.is_stopping = False
         self.has_begun = False  # may hold deliveries
+        self.failure: Exception | None = None  # why it ends by itself
         self.announcer = Announcer(self)
         self._on_banner = on_banner
         self._rules: Rules
@@ -139,7 +143,7 @@ class Supervisor:
             self.options.concurrency or _number(conf.worker_concurrency),
             self.options.processes or conf.worker_processes,
         )
-        self.queues = self._choose_queues()
+        self.queues = chosen_queues(self.hello.queues, self.options, conf)
         self.announcer.starting()
         transport = self.transport = self.transport or open_transport(
             conf.broker_read_url, conf.broker_transport_options, conf
@@ -155,9 +159,11 @@ class Supervisor:
         )
         self.leases = Leases(transport, conf.task_lease, self._from_thread(self._on_lost))
         self.committer = Committer(transport, self.store, self.leases, self._after_commit)
+        self.consuming = Consuming(transport, conf, self.leases.__len__)
         self.intake = Intake(
-            transport, self.store, self.leases, self.queues, conf.task_lease, self._from_thread(self._on_deliveries)
-        )
+            transport, self.store, self.leases, self.queues, conf.task_lease, self._from_thread(self._on_deliveries),
+            self.consuming, self._from_thread(self._give_up),
+        )  # fmt: skip
         self.presence = Presence(transport, self.node)
         self.control = Control(self)
         self._rules = msgspec.structs.replace(self._rules, revoked=self.control.revocations)
@@ -215,30 +221,21 @@ class Supervisor:
 
     def _prepare_broker(self) -> None:
         assert self.transport is not None  # noqa: S101 -- set by start
-        known = {queue.name: queue for queue in self.hello.queues}
-        defaults = queue_defaults(self.conf)
-        made_up = [queue for name in self.queues if name not in known and (queue := defaults.missing(name)).is_special]
-        self.transport.declare([*(known[name] for name in self.queues if name in known), *made_up])
+        self.transport.declare(queues_to_declare(self.hello.queues, self.queues, self.conf))
         if self.options.purge:
             for name in self.queues:
                 logger.warning("purged %d message(s) from %s", self.transport.purge(name), name)
-
-    def _choose_queues(self) -> list[str]:
-        known = [queue.name for queue in self.hello.queues]
-        chosen = list(self.options.queues) or known
-        if not self.conf.task_create_missing_queues:
-            for name in chosen:
-                if name not in known:
-                    raise ImproperlyConfigured(
-                        f"queue {name!r} is not in task_queues ({', '.join(known)}).{near_match(name, known)}"
-                    )
-        return [name for name in chosen if name not in self.options.exclude_queues]
 
     def learn(self, tasks: dict[str, TaskFacts]) -> None:
         """The app has other tasks now. May be called by any thread."""
         self.hello = msgspec.structs.replace(self.hello, tasks=tasks)
         self._rules = msgspec.structs.replace(self._rules, known=tasks, limited=frozenset(limits_by_task(tasks)))
         self.gate.learn(tasks)
+
+    def _give_up(self, error: Exception) -> None:
+        """The broker is lost, and the settings say not to wait for it any longer."""
+        self.failure = error
+        self.end(signal.SIGTERM)
 
     def _from_thread(self, callback: Callable[..., None]) -> Callable[..., None]:
         """A function for other threads that calls `callback` in the loop."""
