@@ -34,15 +34,17 @@ class Node:
         record: What is stored of the task; None for a group and where nothing is stored.
         is_group: Whether it is a group.
         children: What it sent; the members of a group.
+        after: What comes after a group: the body of a chord.
     """
 
-    __slots__ = ("children", "id", "is_group", "record")
+    __slots__ = ("after", "children", "id", "is_group", "record")
 
     def __init__(self, id: str, *, is_group: bool = False) -> None:
         self.id = id
         self.record: Record | None = None
         self.is_group = is_group
         self.children: list[Node] = []
+        self.after: list[Node] = []
 
     @property
     def state(self) -> str:
@@ -56,17 +58,22 @@ class Node:
         return datetime.fromisoformat(text) if text else None
 
     def tasks(self) -> Iterator[Node]:
-        """All tasks in this branch, this one first."""
-        waiting = [self]
+        """All tasks in this branch, this one first, each once."""
+        waiting, seen = [self], set()
         while waiting:
             node = waiting.pop()
-            if not node.is_group:
+            if not node.is_group and node.id not in seen:
+                seen.add(node.id)
                 yield node
-            waiting.extend(reversed(node.children))
+            waiting.extend(reversed([*node.children, *node.after]))
 
     def count(self) -> Counter[str]:
         """How many tasks of this branch are in which state."""
         return Counter(node.state for node in self.tasks())
+
+    def members(self) -> Counter[str]:
+        """How many tasks of a group are in which state, without what comes after it."""
+        return sum((member.count() for member in self.children), Counter[str]())
 
 
 def read_tree(app: Any, id: str) -> Node | None:
@@ -77,23 +84,38 @@ def read_tree(app: Any, id: str) -> Node | None:
         group = app.GroupResult.restore(id)
         if group is None:
             return None
-        root = _node_of(group)
-    else:
-        root = Node(_first(store, record))
+        root = _branch(group)
+        _grow(app, root)
+        return root
+    way = _way_up(store, record)
+    root = Node(way[-1].id)
     _grow(app, root)
+    _attach(app, root, way)
     return root
 
 
-def _first(store: ResultStore, record: Record) -> str:
-    """The id of the first task above this one of which something is stored."""
-    seen = {record.id}
+def _way_up(store: ResultStore, record: Record) -> list[Record]:
+    """The task and those above it, as far as something is stored of them."""
+    way, seen = [record], {record.id}
     while record.parent_id and record.parent_id not in seen and len(seen) < MAX_HEIGHT:
         above = store.get([record.parent_id])[0]
         if above is None:
             break
         record = above
+        way.append(record)
         seen.add(record.id)
-    return record.id
+    return way
+
+
+def _attach(app: Any, root: Node, way: list[Record]) -> None:
+    """The body of a chord is no child of the part that ended last, but its parent all the same: show it below that part."""
+    known = {node.id: node for node in root.tasks()}
+    for above, record in zip(reversed(way[1:]), reversed(way[:-1]), strict=True):
+        if record.id not in known:
+            node = Node(record.id)
+            known[above.id].children.append(node)
+            _grow(app, node)
+            known |= {each.id: each for each in node.tasks()}
 
 
 def _grow(app: Any, root: Node) -> None:
@@ -104,23 +126,39 @@ def _grow(app: Any, root: Node) -> None:
             step = level[start : start + WINDOW]
             for node, record in zip(step, app.backend.get([each.id for each in step]), strict=True):
                 node.record = record
-                node.children = [_node_of(result_from_tuple(child, app)) for child in _children(record)]
-        level = [leaf for node in level for child in node.children for leaf in _unread(child, seen)]
+        level = [leaf for node in level for child in _add_children(app, node) for leaf in _unread(child, seen)]
 
 
-def _children(record: Record | None) -> Sequence[Any]:
-    return () if record is None or record.children is None else record.children
+def _add_children(app: Any, node: Node) -> list[Node]:
+    """What the record of a task names; returns the branches that are new."""
+    stored: Sequence[Any] = () if node.record is None or node.record.children is None else node.record.children
+    known = {child.id for child in node.children}
+    found = [_branch(result_from_tuple(child, app), node.id) for child in stored]
+    new = [child for child in found if child.id not in known]
+    node.children.extend(new)
+    return new
 
 
-def _unread(node: Node, seen: set[str]) -> Iterator[Node]:
+def _unread(branch: Node, seen: set[str]) -> Iterator[Node]:
     """The tasks of a new branch that were not met before."""
-    if not node.is_group:
-        if node.id not in seen:
+    waiting = [branch]
+    while waiting:
+        node = waiting.pop()
+        waiting.extend(reversed([*node.children, *node.after]))
+        if not node.is_group and node.id not in seen:
             seen.add(node.id)
             yield node
-        return
-    for member in node.children:
-        yield from _unread(member, seen)
+
+
+def _branch(result: Any, above: str = "") -> Node:
+    """A result, below those that come before it in its chain, up to the task `above`."""
+    node = _node_of(result)
+    while result.parent is not None and result.parent.id != above:
+        result = result.parent
+        before = _node_of(result)
+        (before.after if before.is_group else before.children).append(node)
+        node = before
+    return node
 
 
 def _node_of(result: ResultFields | ResultSet) -> Node:

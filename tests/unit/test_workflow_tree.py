@@ -28,7 +28,8 @@ def _group(group_id: str, *members: Any) -> list[Any]:
 
 def _drawn(node: Node) -> Any:
     name = node.id + ("*" if node.is_group else "")
-    return {name: [_drawn(child) for child in node.children]} if node.children else name
+    drawn = {name: [_drawn(child) for child in node.children]} if node.children else name
+    return (drawn, *map(_drawn, node.after)) if node.after else drawn
 
 
 def test_the_tree_starts_at_the_first_task_whichever_is_named(app: Celeriac) -> None:
@@ -52,6 +53,29 @@ def test_groups_are_branches(app: Celeriac) -> None:
     assert root is not None
     assert _drawn(root) == {"a": [{"g*": ["b", {"h*": [{"c": ["d"]}]}]}]}
     assert root.children[0].count() == {"PENDING": 2, "FAILURE": 1}
+
+
+def test_a_chord_is_a_group_and_what_comes_after_it(app: Celeriac) -> None:
+    """The child is the end of the chain; that it comes after a group and a body stands in its parents."""
+    body = [["body", [["g", None], [[["m", None], None], [["n", None], None]]]], None]
+    _task(app, "a", [["end", body], None])
+    _task(app, "m", parent_id="a")
+    _task(app, "body", "end", parent_id="m")
+    _task(app, "end", parent_id="body")
+    for named in ("a", "m", "end"):
+        root = read_tree(app, named)
+        assert root is not None
+        assert _drawn(root) == {"a": [({"g*": ["m", "n"]}, {"body": ["end"]})]}
+    assert root.count() == {"SUCCESS": 4, "PENDING": 1}
+    assert root.children[0].members() == {"SUCCESS": 1, "PENDING": 1}
+
+
+def test_a_body_stands_below_the_last_part_where_nothing_tells_of_the_group(app: Celeriac) -> None:
+    _task(app, "m", group_id="g")
+    _task(app, "body", "next", parent_id="m")
+    root = read_tree(app, "body")
+    assert root is not None
+    assert _drawn(root) == {"m": [{"body": ["next"]}]}
 
 
 def test_a_kept_group_is_a_root(app: Celeriac) -> None:

@@ -6,6 +6,7 @@ Any task of it may be named; the tree starts at the first one. Values are not sh
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -76,6 +77,7 @@ def _lines(app: Celeriac, root: Node, asked: str, limit: int) -> Iterator[str]:
         shown: list[Node | str] = [*node.children[:limit]]
         if len(node.children) > limit:
             shown.append(f"… {len(node.children) - limit} more")
+        waiting.extend((each, below + "↓ ", below) for each in reversed(node.after))
         # A chain goes straight down: only branches are indented.
         if len(shown) == 1 and not node.is_group:
             waiting.append((shown[0], below + "↓ ", below))
@@ -87,7 +89,7 @@ def _lines(app: Celeriac, root: Node, asked: str, limit: int) -> Iterator[str]:
 
 def _about(app: Celeriac, node: Node) -> str:
     if node.is_group:
-        return f"group {node.id}  {_counted(node)}"
+        return f"group {node.id}  {_counted(node.members())}"
     name = f"{node.record.name} " if node.record is not None and node.record.name else ""
     parts = [name + node.id, click.style(node.state, fg=_COLOURS.get(node.state)), _moment(node.ended_at)]
     parts.append(_error(app, node))
@@ -110,8 +112,7 @@ def _error(app: Celeriac, node: Node) -> str:
     return text if len(text) <= _ERROR else text[: _ERROR - 1] + "…"
 
 
-def _counted(node: Node) -> str:
-    states_of = node.count()
+def _counted(states_of: Counter[str]) -> str:
     total = states_of.total()
     listed = ", ".join(f"{number} {state}" for state, number in states_of.most_common())
     return f"{total} task{'' if total == 1 else 's'}: {listed}" if total else "no tasks"
@@ -119,7 +120,7 @@ def _counted(node: Node) -> str:
 
 def _summary(root: Node) -> str:
     ends = [node.ended_at for node in root.tasks() if node.ended_at is not None]
-    text = _counted(root)
+    text = _counted(root.count())
     if len(ends) > 1:
         text += f"; {(max(ends) - min(ends)).total_seconds():.3f} s from the first end to the last"
     return text
@@ -130,10 +131,10 @@ def _data(app: Celeriac, root: Node) -> dict[str, Any]:
     nodes, waiting = [], [root]
     while waiting:
         node = waiting.pop(0)
-        waiting.extend(node.children)
+        waiting.extend([*node.children, *node.after])
         about: dict[str, Any] = {"id": node.id, "children": [child.id for child in node.children]}
         if node.is_group:
-            about["group"] = dict(node.count())
+            about |= {"group": dict(node.members()), "after": [each.id for each in node.after]}
         else:
             record = node.record
             about |= {"state": node.state, "date_done": None if record is None else record.date_done}
@@ -162,7 +163,7 @@ def _graph(root: Node) -> DependencyGraph:
     waiting = [root]
     while waiting:
         node = waiting.pop(0)
-        for child in node.children:
+        for child in (*node.children, *node.after):
             if child.id not in drawn:
                 drawn[child.id] = _Dot(child)
                 graph.add_arc(drawn[child.id])
