@@ -131,7 +131,7 @@ def _execute(environment: Environment, execution: Execution) -> Outcome:
     if task is None and not execution.verdict.state:
         verdict = Verdict(states.FAILURE, "NotRegistered", [context.task], Action.DEAD_LETTER.value, "unknown task")
         execution = _with_verdict(execution, verdict)
-    if not message.task and environment.on_limits is not None:
+    if not name and environment.on_limits is not None:
         environment.on_limits(*_limits(context, task))
     token, info = running.set(context), current_task_info.set((context.id or "", context.task or ""))
     try:
@@ -376,7 +376,7 @@ def _apply_verdict(environment: Environment, execution: Execution, context: Cont
             execution.serial, execution.slot, context.task or "", states.REVOKED, record, sequel.records,
             action=verdict.action, parts=sequel.parts,
         )  # fmt: skip
-    if _has_handler(task, "on_success", "on_failure") and _has_ended(app, context):
+    if (_has_handler(task, "on_success") or _has_handler(task, "on_failure")) and _has_ended(app, context):
         return _resume(environment, execution, context)  # it was a handler that took too long, or crashed
     trace = "".join(tracebacks.format_exception_only(exc))
     action = Action(verdict.action)
@@ -490,11 +490,16 @@ def _with_enqueued(app: Celeriac, outcome: Outcome) -> Outcome:
     return msgspec.structs.replace(outcome, more_records=[*outcome.more_records, *found])
 
 
-def _has_handler(task: Any, *names: str) -> bool:
-    """Whether a task has any of these handlers, or `after_return`."""
-    return task is not None and any(
-        getattr(type(task), name) is not getattr(Task, name) or name in task.__dict__
-        for name in (*names, "after_return")
+def _has_handler(task: Any, name: str) -> bool:
+    """Whether a task has this handler, or `after_return`."""
+    if task is None:
+        return False
+    kind, own = type(task), task.__dict__
+    return (
+        getattr(kind, name) is not getattr(Task, name)
+        or kind.after_return is not Task.after_return
+        or name in own
+        or "after_return" in own
     )
 
 
