@@ -19,12 +19,10 @@ from celeriac.rates import parse_rate
 from celeriac.safe_repr import saferepr
 
 __all__ = [
-    "UNTIL_START", "UNTIL_DONE", "LIMITS", "OPTIONS", "PAUSED", "Mark", "TaskLimits", "check_option", "is_named",
+    "UNTIL_START", "UNTIL_DONE", "LIMITS", "OPTIONS", "Mark", "TaskLimits", "check_option", "is_named",
     "limits_of", "lock_name", "mark_of", "running_name", "slot_name",
 ]  # fmt: skip
 
-#: Name of the claims that are paused queues; their holders are the queues' names.
-PAUSED = "paused"
 #: Values of the option `unique`: when the next call of its kind may come.
 UNTIL_START, UNTIL_DONE = "until_start", "until_done"
 _UNTIL = (UNTIL_START, UNTIL_DONE)

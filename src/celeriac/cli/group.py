@@ -31,6 +31,7 @@ COMMANDS = {
     "doctor": ("celeriac.cli.doctor:doctor", "Check broker, result store and settings; say what is wrong."),
     "list": ("celeriac.cli.listing:listing", "Show queues, their bindings and their sizes."),
     "purge": ("celeriac.cli.purge:purge", "Delete waiting messages from queues."),
+    "queue": ("celeriac.cli.queue:queue", "Pause queues, and let them go on."),
     "report": ("celeriac.cli.report:report", "Print what a bug report should say about this installation."),
     "result": ("celeriac.cli.result:result", "Wait for the result of a task, and print it."),
     "worker": ("celeriac.cli.worker:worker", "Run a worker."),

@@ -33,6 +33,9 @@ FROM (SELECT DISTINCT hashtext(name) AS key FROM unnest(%b::text[]) AS names(nam
 """
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _SELECT = "SELECT name, holder, ends_at FROM {table} WHERE name = ANY(%b::text[])"
+_HOLDERS = (
+    "SELECT holder, ends_at FROM {table} WHERE name = %b AND ends_at > extract(epoch FROM clock_timestamp())::float8"
+)
 _DELETE = (
     "DELETE FROM {table} USING unnest(%b::text[], %b::text[]) AS gone(a_name, a_holder)"
     " WHERE name = a_name AND holder = a_holder"
@@ -68,6 +71,7 @@ class PostgresCoordination(RowCoordination):
         self._select, self._delete, self._upsert, self._sweep = (
             sql.format(table=table.name) for sql in (_SELECT, _DELETE, _UPSERT, _SWEEP)
         )
+        self._holders = _HOLDERS.format(table=table.name)
         self._sweep_at = time.monotonic() + SWEEP_EVERY
 
     def change(self, names: Sequence[str], work: Callable[[Rows, float], tuple[T, Changes]]) -> T:
@@ -90,6 +94,11 @@ class PostgresCoordination(RowCoordination):
             return answer
 
         return self._database.run(step, durable=False)
+
+    def holders(self, name: str) -> dict[str, float]:
+        """Who holds it, without a lock."""
+        rows = self._database.execute(self._holders, (name,), durable=False)
+        return {holder: float(at) for holder, at in rows}
 
     def _write(self, cursor: Cursor, changes: Changes) -> None:
         gone = [key for key, at in changes.items() if at is None]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from celeriac.coordination.base import Changes, RowCoordination, Rows
+from celeriac.errors import OperationalError
 from celeriac.results.sql_settings import split_scheme
 from celeriac.results.sqlite_database import Database, Transaction, parse_url
 
@@ -39,6 +40,7 @@ class SqliteCoordination(RowCoordination):
         settings = parse_url(f"sqlite://{split_scheme(url)[2]}", own)
         self.url = settings.url
         self._database = Database(settings)
+        self._is_made = False  # whether the table is known to be there
         self._sweep_at = time.monotonic() + SWEEP_EVERY
 
     def change(self, names: Sequence[str], work: Callable[[Rows, float], tuple[T, Changes]]) -> T:
@@ -56,6 +58,18 @@ class SqliteCoordination(RowCoordination):
                 self._sweep_at = time.monotonic() + SWEEP_EVERY
                 connection.execute(_SWEEP, (time.time(),))
         return answer
+
+    def holders(self, name: str) -> dict[str, float]:
+        """Who holds it: a read, which waits for nobody."""
+        if self._is_made:
+            try:
+                now = time.time()
+                return {holder: at for holder, at in self._database.read(_SELECT, (name,)) if at > now}
+            except OperationalError:
+                self._is_made = False  # the file was deleted, and the table with it
+        found = super().holders(name)
+        self._is_made = True
+        return found
 
     def close(self) -> None:
         """Close this process's connections."""

@@ -89,7 +89,7 @@ class Gate:
     ) -> None:
         self._owner = owner
         self._limits = dict(limits)
-        self._place = place
+        self.place = place
         self._lease = lease
         self.rates = RateLimits(limits, is_off=rates_off)
         self._identity = uuid.uuid4().hex[:12]
@@ -144,7 +144,7 @@ class Gate:
         message = assignment.delivery.message
         limits = self._limits.get(message.task, _NONE)
         mark = mark_of(message.headers) if LIMITS in message.headers else None
-        claims = claims_for(message, mark, limits, self._lease, self._identity) if self._place is not None else []
+        claims = claims_for(message, mark, limits, self._lease, self._identity) if self.place is not None else []
         waiting = Waiting(assignment, mark, claims)
         if self._is_too_fast(waiting):
             return
@@ -161,7 +161,7 @@ class Gate:
     def forfeit(self, message: Message) -> None:
         """This message will not be run: give back the lock that its client took."""
         mark = mark_of(message.headers) if LIMITS in message.headers else None
-        if mark is not None and mark.is_held and mark.until and self._place is not None:
+        if mark is not None and mark.is_held and mark.until and self.place is not None:
             self._ending.append(([Claim(name=lock_name(mark.unique), holder=message.id, seconds=0.0)], [], None))
             self._changed.set()
 
@@ -234,8 +234,8 @@ class Gate:
 
     def close(self) -> None:
         """Release the place's connections."""
-        if self._place is not None:
-            self._place.close()
+        if self.place is not None:
+            self.place.close()
 
     # those that wait
 
@@ -352,8 +352,8 @@ class Gate:
         release = [claim for claims, _, _ in ending for claim in claims]
         keep = [claim for _, claims, _ in ending for claim in claims]
         try:
-            if self._place is not None and (release or keep):
-                await asyncio.to_thread(_release_and_keep, self._place, release, keep)
+            if self.place is not None and (release or keep):
+                await asyncio.to_thread(_release_and_keep, self.place, release, keep)
         except OperationalError as exc:  # they end by themselves; a result must not wait for that
             logger.warning("%d claim(s) can't be given back, they will run out: %s", len(release), exc)
         finally:
@@ -363,13 +363,13 @@ class Gate:
 
     async def _renew(self) -> None:
         now = time.monotonic()
-        if now < self._renew_at or self._place is None:
+        if now < self._renew_at or self.place is None:
             return
         self._renew_at = now + self._lease / 3
         everyone = [*self._held.values(), *(each for ready in self._ready.values() for each in ready)]
         claims = [claim for waiting in everyone for claim in waiting.claims]
         if claims:
-            await asyncio.to_thread(self._place.acquire, claims)
+            await asyncio.to_thread(self.place.acquire, claims)
 
     async def _claim(self, room: int) -> None:
         """Try to get the claims of those whose turn it may be, all in one question."""
@@ -378,14 +378,14 @@ class Gate:
         chosen = [waiting for lane in lanes for waiting in self._next_of(lane, room)]
         claims = [claim for waiting in chosen for claim in waiting.claims]
         answers: list[str] = []
-        if claims and self._place is not None:
-            answers = await asyncio.to_thread(self._place.acquire, claims)
+        if claims and self.place is not None:
+            answers = await asyncio.to_thread(self.place.acquire, claims)
         at, release = 0, []
         for waiting in chosen:
             release += self._answered(waiting, answers[at : at + len(waiting.claims)])
             at += len(waiting.claims)
-        if release and self._place is not None:
-            await asyncio.to_thread(self._place.release, release)
+        if release and self.place is not None:
+            await asyncio.to_thread(self.place.release, release)
 
     def _next_of(self, lane: Lane, room: int) -> list[Waiting]:
         """Those of a lane that could start now."""
@@ -465,8 +465,8 @@ class Gate:
             return wanted
         if now < self._rate_at.get(task, 0.0):
             return 0
-        if self.rates.is_cluster(task) and self._place is not None:
-            taken = await asyncio.to_thread(self._place.take, f"task:{task}", interval, wanted)
+        if self.rates.is_cluster(task) and self.place is not None:
+            taken = await asyncio.to_thread(self.place.take, f"task:{task}", interval, wanted)
             self._rate_at[task] = time.time() + max(taken.wait, BREATH)
         else:
             taken = self.rates.take(task, now, wanted)

@@ -68,6 +68,7 @@ class Intake:
         self._consuming = consuming
         self._on_give_up = on_give_up
         self._condition = threading.Condition()
+        self._left_out: frozenset[str] = frozenset()
         self._wanted = 0
         self._is_stopping = False
         self.revocations = Revocations()
@@ -93,6 +94,13 @@ class Intake:
             self._condition.notify()
         self._transport.interrupt()
 
+    def leave_out(self, queues: frozenset[str]) -> None:
+        """Fetch nothing from these until further notice: they are paused. Called by the event loop."""
+        with self._condition:
+            self._left_out = queues
+            self._condition.notify()
+        self._transport.interrupt()
+
     def stop(self) -> None:
         """Fetch no more. What a fetch under way still brings goes back."""
         with self._condition:
@@ -110,7 +118,7 @@ class Intake:
         failures = 0
         while True:
             with self._condition:
-                while self._wanted <= 0 and not self._is_stopping:
+                while not self._is_stopping and (self._wanted <= 0 or not (queues := self._open_queues())):
                     self._condition.wait()
                 if self._is_stopping:
                     return
@@ -119,11 +127,11 @@ class Intake:
                 if failures or self._leases.is_behind:
                     self._leases.catch_up()
                 self._consuming.begins()
-                deliveries = self._transport.fetch(self.queues, number, WAIT, self._lease)
+                deliveries = self._transport.fetch(queues, number, WAIT, self._lease)
                 if failures:
                     logger.warning("connected to %s again", self._transport.url)
                 failures = 0
-                self._consuming.ends(len(deliveries), self.queues)
+                self._consuming.ends(len(deliveries), queues)
                 if deliveries:
                     self._take(deliveries)
             except Exception as exc:  # whatever a driver raises: without this thread the worker would idle for ever
@@ -136,6 +144,9 @@ class Intake:
                 logger.error("can't fetch from %s, trying again in %.1f s: %s", url, pause, exc, exc_info=trace)
                 with self._condition:
                     self._condition.wait_for(lambda: self._is_stopping, pause)
+
+    def _open_queues(self) -> list[str]:
+        return [name for name in self.queues if name not in self._left_out] if self._left_out else self.queues
 
     def _take(self, deliveries: list[Delivery]) -> None:
         faultpoint("after_fetch")

@@ -44,6 +44,7 @@ from celeriac.worker.leases import Leases
 from celeriac.worker.limits import TICK, Watch
 from celeriac.worker.nursery import Nursery
 from celeriac.worker.options import WorkerOptions, pool_shape
+from celeriac.worker.paused_queues import PausedQueues
 from celeriac.worker.pool import Pool
 from celeriac.worker.presence import Presence
 from celeriac.worker.queue_choice import chosen_queues, queues_to_declare
@@ -98,6 +99,7 @@ class Supervisor:
         self.watch: Watch
         self.presence: Presence
         self.gate: Gate
+        self.paused_queues: PausedQueues
         self.control: Control
         self.totals: dict[str, int] = {}  # executions by task
         #: Begins a shutdown, as this signal would. The lifecycle sets it.
@@ -177,6 +179,7 @@ class Supervisor:
         )
         hard_memory = conf.worker_hard_memory_per_child
         self.gate = open_gate(self, self.hello.tasks, conf)
+        self.paused_queues = PausedQueues(self.gate.place, self.intake)
         self.watch = Watch(
             self.pool, self._on_hard_limit, self._on_started, memory_limit=hard_memory * 1024 if hard_memory else None
         )
@@ -189,6 +192,7 @@ class Supervisor:
         self.control.start()
         self.pool.start()
         self.gate.start()
+        await self.paused_queues.start()
         self.intake.start()
         await self.pool.wait_ready()
         logger.info("%s ready.", self.node)
@@ -546,6 +550,7 @@ class Supervisor:
             self.pool.is_stopping = True
             self.intake.stop()
             self.presence.stop()
+            self.paused_queues.stop()
         released = self.pool.release_all() + self.gate.release_all()
         self._give_back([each for each in released if not each.is_bound])
         self.pool.submit(each for each in released if each.is_bound)
