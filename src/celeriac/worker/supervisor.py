@@ -170,13 +170,8 @@ class Supervisor:
         self.control = Control(self)
         self._rules = msgspec.structs.replace(self._rules, revoked=self.control.revocations)
         self.intake.revocations = self.control.revocations
-        self.pool = Pool(
-            self.nursery,
-            self,
-            processes,
-            RunnerOptions(name, slots, self.node),
-            max_tasks=conf.worker_max_tasks_per_child,
-        )
+        runner = RunnerOptions(name, slots, self.node)
+        self.pool = Pool(self.nursery, self, processes, runner, max_tasks=conf.worker_max_tasks_per_child)
         hard_memory = conf.worker_hard_memory_per_child
         self.gate = open_gate(self, self.hello.tasks, conf)
         self.paused_queues = PausedQueues(self.gate.place, self.intake)
