@@ -1,27 +1,24 @@
 """Many results at once: `ResultSet`, which waits for, reads and forgets its members in batches.
 
 Members are results of single tasks, run here or elsewhere, or further sets and groups. How it waits is written once, in
-`_join_steps`, for threads and coroutines; `result_steps.Pending` keeps each question to the store at a bounded size.
+`result_joining`, for threads and coroutines.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from celeriac import states
 from celeriac.current import get_current_app
-from celeriac.errors import TimeoutError
 from celeriac.log import get_logger
-from celeriac.result_ancestors import Ancestors
-from celeriac.result_base import ResultBase, assert_will_not_block, meta_of
+from celeriac.result_base import ResultBase, assert_will_not_block
 from celeriac.result_fields import ResultFields, read_ahead
-from celeriac.result_steps import WINDOW, Pending, Steps, arun, run, shorter
+from celeriac.result_joining import Completed, Join, flat, meta_of_result
+from celeriac.result_steps import WINDOW, Pending, Steps, arun, run
 from celeriac.results.base import Record
-from celeriac.timing import Deadline
 
-__all__ = ["Completed", "ResultSet"]
+__all__ = ["ResultSet"]
 
 logger = get_logger("celeriac.result_set")
 S = TypeVar("S", bound="ResultSet")
@@ -191,7 +188,7 @@ class ResultSet(ResultBase):
         """`get` in the order of the members: callbacks are called, and errors are raised, in this order."""
         if disable_sync_subtasks:
             assert_will_not_block()
-        return self._run(_Join(self, timeout, propagate, interval, callback, on_message, on_interval, in_order=True))
+        return self._run(Join(self, timeout, propagate, interval, callback, on_message, on_interval, in_order=True))
 
     def join_native(
         self,
@@ -207,9 +204,9 @@ class ResultSet(ResultBase):
         """`get`: callbacks are called, and errors are raised, as tasks end."""
         if disable_sync_subtasks:
             assert_will_not_block()
-        return self._run(_Join(self, timeout, propagate, interval, callback, on_message, on_interval))
+        return self._run(Join(self, timeout, propagate, interval, callback, on_message, on_interval))
 
-    def _run(self, join: _Join) -> list[Any]:
+    def _run(self, join: Join) -> list[Any]:
         return run(join.steps(), self.backend) if self._leaves() else join.at_once()
 
     async def aget(
@@ -225,7 +222,7 @@ class ResultSet(ResultBase):
         """`get` for coroutines."""
         if disable_sync_subtasks:
             assert_will_not_block()
-        join = _Join(self, timeout, propagate, 0.5, callback, on_message, None, in_order=in_order)
+        join = Join(self, timeout, propagate, 0.5, callback, on_message, None, in_order=in_order)
         return await arun(join.steps(), self._waiter()) if self._leaves() else join.at_once()
 
     ajoin_native = aget
@@ -262,7 +259,7 @@ class ResultSet(ResultBase):
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Pairs of id and meta of its tasks, as they end."""
         for result in Completed(self, timeout, interval, on_interval):
-            meta = _meta(result)
+            meta = meta_of_result(result)
             if on_message is not None:
                 on_message(meta)
             yield result.id, meta
@@ -270,7 +267,7 @@ class ResultSet(ResultBase):
     async def aiter_native(self, timeout: float | None = None) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """`iter_native` for coroutines."""
         async for result in Completed(self, timeout):
-            yield result.id, _meta(result)
+            yield result.id, meta_of_result(result)
 
     def iterate(self, timeout: float | None = None, propagate: bool = True, interval: float = 0.5) -> Iterator[Any]:
         """The values of its tasks, as they end."""
@@ -304,6 +301,31 @@ class ResultSet(ResultBase):
         for start in range(0, len(ids), WINDOW):
             self.backend.forget(ids[start : start + WINDOW])
 
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Keep those that wait from running, with one command for all; see `app.control.revoke`.
+
+        Args:
+            terminate: End those that run, too.
+            signal: The signal for that (default: SIGTERM).
+            wait: Wait up to `timeout` seconds until the workers have answered.
+        """
+        ids = []
+        for member in flat(self):
+            if not member._leaves() and not member.ignored:
+                member.revoke()  # it was run here
+            elif member._done is None:
+                ids.append(member.id)
+        if ids:
+            options: dict[str, Any] = {"reply": True, "timeout": timeout} if wait else {}
+            self.app.control.revoke(ids, terminate=terminate, signal=signal or "SIGTERM", **options)
+
     def as_list(self) -> list[str]:
         """The ids of all tasks in it, and of their parents."""
         return [task_id for member in self.results for task_id in member.as_list()]
@@ -327,181 +349,12 @@ class ResultSet(ResultBase):
         return f"<{type(self).__name__}: [{shown}{', …' if len(self.results) > 10 else ''}]>"
 
 
-class _Join:
-    """One wait for all members of a set."""
-
-    def __init__(
-        self,
-        results: ResultSet,
-        timeout: float | None,
-        propagate: bool,
-        interval: float,
-        callback: Callable[[str, Any], Any] | None,
-        on_message: Callable[[dict[str, Any]], Any] | None,
-        on_interval: Callable[[], Any] | None,
-        *,
-        in_order: bool = False,
-    ) -> None:
-        self._members: Sequence[Any] = list(results.results)
-        self._set = results
-        self._timeout = timeout
-        self._propagate = propagate
-        self._interval = interval if on_interval is not None else None
-        self._callback = callback
-        self._on_message = on_message
-        self._on_interval = on_interval
-        self._in_order = in_order
-        self._values: list[Any] = [None] * len(self._members)
-        #: Tasks of each member that have not ended; the members that each task is part of.
-        self._open: list[int] = [0] * len(self._members)
-        self._owners: dict[str, list[tuple[int, ResultFields]]] = defaultdict(list)
-        self._next = 0  # the first member without a value, if they are wanted in order
-
-    def at_once(self) -> list[Any]:
-        """The values of members that are all here already."""
-        self._begin()
-        return self._values
-
-    def steps(self) -> Steps[list[Any]]:
-        """Wait for all; what the set comes after in a chain is watched, too."""
-        self._begin()
-        deadline, pending = Deadline(self._timeout), Pending(self._owners)
-        ancestors = Ancestors(self._set) if self._propagate and self._set.parent is not None else None
-        while pending:
-            limit = shorter(deadline.left(), self._interval)
-            if ancestors is not None:
-                limit = ancestors.limit(limit)
-            found = yield pending.ask(limit, () if ancestors is None else ancestors.ids)
-            self._take(pending.take(found))
-            if pending and ancestors is not None:
-                ancestors.take(found)
-                if not found:
-                    ancestors.look()
-            if pending and deadline.passed():
-                raise TimeoutError(
-                    f"{len(self._owners) - len(pending)} of {len(self._owners)} results came within {self._timeout}"
-                    f" seconds."
-                )
-            if pending and self._on_interval is not None:
-                self._on_interval()
-        return self._values
-
-    def _begin(self) -> None:
-        for number, member in enumerate(self._members):
-            for leaf in member._leaves():
-                if leaf._done is None:
-                    self._open[number] += 1
-                    self._owners[leaf.id].append((number, leaf))
-        self._finish([number for number, count in enumerate(self._open) if not count])
-
-    def _take(self, records: Iterable[Record]) -> None:
-        ended = []
-        for record in records:
-            for number, leaf in self._owners[record.id]:
-                leaf._done = record
-                self._open[number] -= 1
-                if not self._open[number]:
-                    ended.append(number)
-            if self._on_message is not None:
-                self._on_message(meta_of(record, self._set.app.result_accept))
-        self._finish(sorted(ended))
-
-    def _finish(self, numbers: list[int]) -> None:
-        if self._in_order:
-            numbers = []
-            while self._next < len(self._members) and not self._open[self._next]:
-                numbers.append(self._next)
-                self._next += 1
-        for number in numbers:
-            member = self._members[number]
-            self._values[number] = value = member._value_now(self._propagate)
-            if self._callback is not None:
-                self._callback(member.id, value)
-
-
-class Completed:
-    """The tasks of a set as they end; iterate over it, with or without `async`."""
-
-    def __init__(
-        self,
-        results: ResultSet,
-        timeout: float | None,
-        interval: float = 0.5,
-        on_interval: Callable[[], Any] | None = None,
-    ) -> None:
-        self._set = results
-        self._timeout = timeout
-        self._interval = interval if on_interval is not None else None
-        self._on_interval = on_interval
-
-    def _begin(self) -> tuple[list[Any], dict[str, list[ResultFields]]]:
-        """What is here already, and the others by id."""
-        here: list[Any] = [each for each in _flat(self._set) if not each._leaves() or each._done is not None]
-        missing: dict[str, list[ResultFields]] = defaultdict(list)
-        for leaf in self._set._leaves():
-            if leaf._done is None:
-                missing[leaf.id].append(leaf)
-        return here, missing
-
-    def __iter__(self) -> Iterator[Any]:
-        here, missing = self._begin()
-        yield from here
-        pending, deadline = Pending(missing), Deadline(self._timeout)
-        while pending:
-            records = run(self._next(pending, deadline), self._set.backend)
-            yield from _take(records, missing)
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        here, missing = self._begin()
-        for result in here:
-            yield result
-        pending, deadline = Pending(missing), Deadline(self._timeout)
-        waiter = self._set._waiter() if missing else None
-        while pending:
-            for result in _take(await arun(self._next(pending, deadline), waiter), missing):
-                yield result
-
-    def _next(self, pending: Pending, deadline: Deadline) -> Steps[list[Record]]:
-        while True:
-            records = pending.take((yield pending.ask(shorter(deadline.left(), self._interval))))
-            if records:
-                return records
-            if deadline.passed():
-                raise TimeoutError(f"{len(pending)} results are missing after {self._timeout} seconds.")
-            if self._on_interval is not None:
-                self._on_interval()
-
-
-def _take(records: Iterable[Record], missing: dict[str, list[ResultFields]]) -> list[ResultFields]:
-    ended = []
-    for record in records:
-        for leaf in missing[record.id]:
-            leaf._done = record
-        ended.append(missing[record.id][0])
-    return ended
-
-
-def _flat(member: Any) -> Iterator[Any]:
-    """The results of single tasks in a set."""
-    if isinstance(member, ResultSet):
-        for each in member.results:
-            yield from _flat(each)
-    else:
-        yield member
-
-
 def _states_of(member: Any, records: dict[str, Record | None]) -> list[str]:
     if isinstance(member, ResultSet):
         return [state for each in member.results for state in _states_of(each, records)]
     if not member._leaves():
         return [states.PENDING if member.ignored else member.state]
     return [member._state_of(records[member.id])]
-
-
-def _meta(result: Any) -> dict[str, Any]:
-    if result._done is not None:
-        return meta_of(result._done, result.app.result_accept)
-    return {"status": result.state, "result": result.result, "traceback": result.traceback, "task_id": result.id}
 
 
 def _log_callback(exc: Exception) -> None:

@@ -221,6 +221,13 @@ def test_a_group_is_forgotten_with_its_members(app: Celeriac) -> None:
     assert not group.ready()
 
 
+def test_a_group_is_revoked_at_once(app: Celeriac, add: Any) -> None:
+    here = EagerResult("e", 5, "SUCCESS")
+    group = app.GroupResult("g", [add.delay(1, 1), app.GroupResult("h", [add.delay(2, 2)]), here])
+    group.revoke()
+    assert (group[0].state, group[1][0].state, here.state) == ("REVOKED", "REVOKED", "REVOKED")
+
+
 def test_groups_in_groups(app: Celeriac) -> None:
     inner = app.GroupResult("inner", [app.AsyncResult("b"), EagerResult("e", 5, "SUCCESS")])
     ignored = app.AsyncResult("i")
