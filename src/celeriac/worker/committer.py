@@ -112,7 +112,9 @@ class Committer:
         attempt = 0
         while True:
             try:
-                return count(self._store, batch)
+                counted = count(self._store, batch)
+                faultpoint("after_count")
+                return counted
             except OperationalError as exc:
                 attempt += 1
                 pause = backoff(attempt, cap=LONGEST_PAUSE)
