@@ -68,6 +68,18 @@ def note(word: str) -> str:
     return word
 
 
+@app.task(name="fleet.side")
+def side(number: int) -> list[Any]:
+    time.sleep(0.01)
+    return [number, os.environ["FLEET"]]
+
+
+@app.task(name="fleet.gathered")
+def gathered(values: list[Any]) -> list[Any]:
+    note("body")
+    return values
+
+
 @app.task(name="fleet.hold")
 def hold(word: str, seconds: float) -> None:
     note(word)
