@@ -26,14 +26,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Name → (where it is, the line in the list of commands).
 COMMANDS = {
     "call": ("celeriac.cli.call:call", "Send a task by name, and print its id."),
+    "control": ("celeriac.cli.control:control", "Tell workers what to do: revoke, limits, queues, pool, shutdown."),
     "dead": ("celeriac.cli.dead:dead", "Show dead letters, send them again or delete them."),
     "demo": ("celeriac.cli.demo:demo", "See it work: many tasks, a killed runner, nothing lost."),
     "doctor": ("celeriac.cli.doctor:doctor", "Check broker, result store and settings; say what is wrong."),
+    "inspect": ("celeriac.cli.inspect:inspect", "Ask workers what they run, hold and know."),
     "list": ("celeriac.cli.listing:listing", "Show queues, their bindings and their sizes."),
     "purge": ("celeriac.cli.purge:purge", "Delete waiting messages from queues."),
     "queue": ("celeriac.cli.queue:queue", "Pause queues, and let them go on."),
     "report": ("celeriac.cli.report:report", "Print what a bug report should say about this installation."),
     "result": ("celeriac.cli.result:result", "Wait for the result of a task, and print it."),
+    "status": ("celeriac.cli.status:status", "List the workers that answer."),
     "worker": ("celeriac.cli.worker:worker", "Run a worker."),
     "workflow": ("celeriac.cli.workflow:workflow", "Show the tree of a workflow: states, times, errors."),
 }

@@ -45,6 +45,7 @@ _SETTINGS = {
     "max_memory_per_child": "worker_max_memory_per_child",
     "hard_memory_per_child": "worker_hard_memory_per_child",
     "shutdown_grace": "worker_shutdown_grace",
+    "statedb": "worker_state_db",
 }
 #: Options of Celery's that steer what is decided differently here.
 _REPLACED = ("optimization", "prefetch_multiplier", "disable_prefetch")
@@ -74,6 +75,7 @@ _OPTIONS = [
         "--logfile",
         help="Log file; default is standard error. %i is the number of the process.",
     ),
+    option("-S", "--statedb", type=click.Path(dir_okay=False), help="File that keeps revoked ids over restarts."),
     option("--pidfile", help="File for the process id."),
     option("-D", "--detach", is_flag=True, help="Run in the background."),
     option("--uid", help="User to become."),
@@ -108,6 +110,8 @@ def worker(context: CommandContext, /, settings: tuple[str, ...], **given: Any) 
     named = worker_app(context)
     node = node_name(given["hostname"])
     logfile = node_path(given["logfile"], node, keep_index=True) if given["logfile"] else None
+    if given["statedb"]:
+        given["statedb"] = os.path.abspath(node_path(given["statedb"], node))
     pidfile = node_path(given["pidfile"], node) if given["pidfile"] else None
     become(given["uid"], given["gid"], given["umask"])
     if given["detach"] and not is_detached():

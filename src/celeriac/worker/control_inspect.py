@@ -16,7 +16,7 @@ from typing import Any
 
 from celeriac.routing import Exchange, Queue
 from celeriac.transport.base import Transport
-from celeriac.worker.control_state import ControlState, command_table, error, ok
+from celeriac.worker.control_state import ControlState, boolean, command_table, error, ok
 from celeriac.worker.task_info import task_info
 from celeriac.worker.termination import running
 
@@ -249,7 +249,7 @@ COMMANDS = command_table(
         active_queues: ("Queues that are consumed.", {}),
         conf: (
             "Settings, with secrets masked.",
-            {"args": [("with_defaults", str)], "alias": "dump_conf", "signature": "[include_defaults=False]"},
+            {"args": [("with_defaults", boolean)], "alias": "dump_conf", "signature": "[include_defaults=False]"},
         ),
         report: ("Versions and settings, for a bug report.", {}),
         stats: ("Figures of the worker.", {}),

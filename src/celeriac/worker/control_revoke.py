@@ -34,8 +34,9 @@ async def revoke(state: ControlState, task_id: Any, terminate: bool = False, sig
     if not terminate:
         await _revoke(state, wanted)
         return ok(f"tasks {wanted} flagged as revoked")
-    number = _number(state, signal)
+    number = signal_number(signal)
     found = _held(state, lambda message: message.id in wanted)
+    state.revocations.add(wanted)
     _end(state, lambda message: message.id in wanted, number)
     await _revoke(state, wanted)
     return ok(f"terminate: {', '.join(found) or 'tasks unknown'}")
@@ -63,7 +64,7 @@ async def revoke_by_stamped_headers(
     if not terminate:
         _discard(state, is_meant)
         return ok(f"headers {headers} flagged as revoked, but not terminated")
-    number = _number(state, signal)
+    number = signal_number(signal)
     hit = _end(state, is_meant, number)
     ids = {assignment.id for assignment in hit}
     state.revocations.add(ids)
@@ -96,18 +97,18 @@ def _held(state: ControlState, is_meant: Callable[[Message], bool]) -> list[str]
     return [assignment.id for assignment in held if is_meant(assignment.delivery.message)]
 
 
-def _number(state: ControlState, signal: Any) -> int:
-    if not state.worker.nursery.can_kill:
-        raise NotImplementedError("tasks in the worker's own process (pool solo) can't be terminated")
-    return signal_number(signal)
-
-
 def _end(state: ControlState, is_meant: Callable[[Message], bool], number: int) -> list[Assignment]:
+    pool = state.worker.pool
+    if not state.worker.nursery.can_kill:
+        if any(is_meant(assignment.delivery.message) for _, _, assignment, _ in running(pool)):
+            raise NotImplementedError("a task that runs in the worker's own process (pool solo) can't be terminated")
+        return []
+
     def on_terminated(assignment: Assignment) -> None:
         state.worker.end_as(assignment, Verdict(states.REVOKED, "TaskRevokedError", ["terminated"]))
         state.worker.announcer.revoked(assignment.delivery, terminated=True, signum=number)
 
-    return terminate(state.worker.pool, is_meant, number, on_terminated)
+    return terminate(pool, is_meant, number, on_terminated)
 
 
 COMMANDS = command_table(

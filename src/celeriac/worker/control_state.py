@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from celeriac.worker.revocations import Revocations
     from celeriac.worker.supervisor import Supervisor
 
-__all__ = ["NO_ANSWER", "ControlState", "command_table", "error", "ok"]
+__all__ = ["NO_ANSWER", "ControlState", "boolean", "command_table", "error", "ok"]
 
 #: What a command returns that is not to be answered.
 NO_ANSWER = object()
@@ -31,6 +31,20 @@ def ok(value: Any) -> dict[str, Any]:
 def error(value: str) -> dict[str, Any]:
     """It did not."""
     return {"error": value}
+
+
+def boolean(word: str) -> bool:
+    """A word of the command line as a truth value.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text = word.lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{word!r} is neither true nor false")
 
 
 class ControlState:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -101,9 +102,8 @@ class Supervisor:
         self.gate: Gate
         self.paused_queues: PausedQueues
         self.control: Control
-        self.totals: dict[str, int] = {}  # executions by task
-        #: Begins a shutdown, as this signal would. The lifecycle sets it.
-        self.end: Callable[[int], None] = lambda number: None
+        self.totals: Counter[str] = Counter()  # executions by task
+        self.end: Callable[[int], None] = lambda number: None  # what this signal does; the lifecycle sets it
         self.queues: list[str] = []
         self.is_stopping = False
         self.has_begun = False  # may hold deliveries
@@ -360,9 +360,9 @@ class Supervisor:
     def on_outcomes(self, ended: Sequence[tuple[Assignment, Outcome]]) -> None:
         """Executions have ended: commit their outcomes."""
         entries = []
-        totals = self.totals
         for assignment, outcome in ended:
-            totals[outcome.task] = totals.get(outcome.task, 0) + 1
+            if assignment.verdict is RUN:
+                self.totals[outcome.task] += 1
             entry = self._entry(assignment, outcome)
             if self.gate.holds(assignment):
                 goes_on = outcome.state == states.RETRY or outcome.action in (Action.REQUEUE.value, Action.DEFER.value)
