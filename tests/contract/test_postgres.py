@@ -206,8 +206,8 @@ def test_claims_read_no_more_than_they_take(server: PostgresServer) -> None:
     def plans(cursor: Any) -> str:
         texts = []
         for name, parameters in (
-            ("claim_one", ("plan", 10, 1, 30.0)),
-            ("claim", (["plan"], [10], 10, 1, 30.0)),
+            ("claim_one", ("plan", later, 10, 1, 30.0)),
+            ("claim", (["plan"], [10], later, 10, 1, 30.0)),
             ("promote", (9, 9)),
         ):
             cursor.execute("EXPLAIN " + messages._sql[name], parameters)

@@ -10,6 +10,7 @@ and whoever presents another token changes nothing; leases and delays run by the
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -45,6 +46,10 @@ logger = get_logger("celeriac.transport.redis")
 MAX_BYTES = 380_000_000
 #: Messages in one fetch, and commits in one script, so that no script keeps the server long.
 STEP = 500
+#: Seconds between two looks at the server's clock.
+CLOCK_EVERY = 60.0
+#: What the script of a fetch says when it comes too late.
+_LATE = -2
 #: Seconds between two looks at what stock workers left behind; a quarter of a short visibility timeout.
 RESTORE_EVERY = 60.0
 
@@ -82,6 +87,7 @@ class RedisTransport:
         self._expiring: dict[str, Queue] = {}
         self._restore_at = 0.0
         self._beat_at = 0.0
+        self._clock_ahead, self._clock_read_at = 0.0, -math.inf
         self._mover_until = 0.0
         self._has_mover = False
         self._is_checked = False
@@ -193,9 +199,12 @@ class RedisTransport:
             [*self._keys.heads(), *[key for step in steps for key in step]],
             [
                 self._keys.prefix, os.urandom(8).hex(), min(limit, STEP), int(lease * 1000), len(order), shares,
-                "1" if listens else "0", *order,
+                "1" if listens else "0", *order, self._awaited_until(),
             ],
         )  # fmt: skip
+        if answer[0] == _LATE:  # by the server's clock, which has jumped
+            self._clock_read_at = -math.inf
+            return [], 0.0
         names = {self._keys.list_name(queue, step).encode(): queue for queue in order for step in self._keys.steps}
         deliveries = []
         for number in range(1, len(answer), 2):
@@ -208,6 +217,17 @@ class RedisTransport:
                 )
             )  # fmt: skip
         return deliveries, answer[0] / 1000 if answer[0] >= 0 else 3600.0
+
+    def _awaited_until(self) -> int:
+        """Until when we wait for an answer that is asked for now, in milliseconds of the server's clock.
+
+        A server that was frozen carries out what it was asked before, although nobody waits any more: it must lease nothing then.
+        """
+        now = time.monotonic()
+        if now - self._clock_read_at > CLOCK_EVERY:
+            self._clock_ahead = self.server_time() - time.monotonic()
+            self._clock_read_at = now
+        return int((time.monotonic() + self._clock_ahead + self.settings.timeout) * 1000)
 
     def _ordered(self, queues: Sequence[str]) -> list[str]:
         """The queues, another one first each time."""

@@ -137,8 +137,8 @@ end
 _GOES_ON = "redis.call('ZREM', INDEX, '')\n"
 
 #: KEYS 5…: the lists, all queues of the most urgent step first. ARGV 2…: random part of the tokens, limit, milliseconds of
-#: the lease, number of queues, whether queues share ("1") or come in strict order, whether to listen, the queues.
-#: Returns milliseconds until the agenda's next entry (-1: none), then token, element, token, element, …
+#: the lease, number of queues, whether queues share ("1") or come in strict order, whether to listen, the queues, the
+#: moment after which nobody waits for the answer. Returns milliseconds until the agenda's next entry (-1: none; -2: it was too late), then token, element, token, element, …
 #: With "listen" and nothing taken, it reads all these keys, so that a connection with CLIENT TRACKING is told of the next
 #: change of one of them.
 FETCH = Script(
@@ -147,6 +147,7 @@ FETCH = Script(
     + r"""
 local random, limit, lease, queues = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local shares, listens = ARGV[6] == '1', ARGV[7] == '1'
+if NOW > tonumber(ARGV[8 + queues]) then return {-2} end
 -- Types first: an error must not come when an element is out of its list already.
 redis.call('HLEN', UNACKED); redis.call('HLEN', ODD); redis.call('ZCARD', INDEX)
 for q = 1, queues do redis.call('ZCARD', leases(ARGV[7 + q])) end

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ T = TypeVar("T")
 
 #: A NOTIFY carries less than 8000 bytes, as text; a larger payload is left in a table for those told of it.
 LETTER_SIZE = 7900
+#: Seconds between two looks at the server's clock. If that jumps ahead, nothing is fetched for so long at most.
+CLOCK_EVERY = 15.0
 #: Seconds for which it stays there.
 BROADCAST_KEPT = 60.0
 
@@ -57,10 +60,18 @@ class PostgresTransport(SqlTransport):
         self._listener = Listener(self._database)
         super().__init__(self.settings.masked, tables, self._listener)
         self._messages = tables
+        self._clock_read_at = -math.inf
         self._results: ResultTables | None = None
 
     def _run(self, work: Callable[[Any], T], *, durable: bool = True, atomic: bool = True) -> T:
         return self._database.run(work, durable=durable, atomic=atomic)
+
+    def _claim_shares(self, shares: list[tuple[str, int]], limit: int, token: int, lease: float) -> list[Any]:
+        now = time.monotonic()
+        if now - self._clock_read_at > CLOCK_EVERY:
+            self._messages.clock_ahead = self.server_time() - time.monotonic()
+            self._clock_read_at = now
+        return super()._claim_shares(shares, limit, token, lease)
 
     def _publish(self, rows: list[Row], wants: set[str]) -> None:
         channels, keys = self._addresses(wants)

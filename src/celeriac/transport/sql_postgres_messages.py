@@ -7,6 +7,7 @@ whatever number of messages is delayed or on lease, a claim reads as many entrie
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -87,11 +88,14 @@ WITH sent AS (
 SELECT pg_notify(%b, '') WHERE NOT pg_try_advisory_xact_lock(%b)
 """
 # Takes arrays of queues and of how many each may give, and the limit of all. MATERIALIZED: locked once, whatever the plan.
+# A server that was frozen carries out what it was asked before, although nobody waits any more for the answer: a claim that comes
+# too late, by the server's clock, takes nothing.
+_IN_TIME = "extract(epoch FROM statement_timestamp()) <= %b::float8"
 _CLAIM = """
 WITH chosen AS MATERIALIZED (
     SELECT found.id FROM unnest(%b::text[], %b::int8[]) AS wanted(queue, share)
     CROSS JOIN LATERAL (
-        SELECT id FROM {messages} WHERE queue = wanted.queue AND state = 0 ORDER BY priority DESC, id
+        SELECT id FROM {messages} WHERE queue = wanted.queue AND state = 0 AND {in_time} ORDER BY priority DESC, id
         LIMIT wanted.share FOR UPDATE SKIP LOCKED
     ) AS found LIMIT %b
 )
@@ -101,7 +105,8 @@ RETURNING m.queue, -m.priority, m.id, m.head, m.body, m.deliveries, m.starts
 """
 _CLAIM_ONE = """
 WITH chosen AS MATERIALIZED (
-    SELECT id FROM {messages} WHERE queue = %b AND state = 0 ORDER BY priority DESC, id LIMIT %b FOR UPDATE SKIP LOCKED
+    SELECT id FROM {messages} WHERE queue = %b AND state = 0 AND {in_time} ORDER BY priority DESC, id LIMIT %b
+    FOR UPDATE SKIP LOCKED
 )
 UPDATE {messages} AS m SET state = 1, token = %b, lease_until = {now} + %b::float8, deliveries = deliveries + 1
 FROM chosen WHERE m.id = chosen.id
@@ -186,7 +191,13 @@ class PostgresMessages(MessageTables):
         names = {kind: quoted(settings.schema, f"celeriac_{kind}") for kind in kinds}
         super().__init__(**names)
         self._settings = settings
-        self._names = {**names, "meta": quoted(settings.schema, "celeriac_meta"), "now": NOW, "version": str(VERSION)}
+        self._names = {
+            **names,
+            "meta": quoted(settings.schema, "celeriac_meta"),
+            "now": NOW,
+            "in_time": _IN_TIME,
+            "version": str(VERSION),
+        }
         self._sql = {
             name: text.format(**self._names)
             for name, text in {
@@ -198,6 +209,12 @@ class PostgresMessages(MessageTables):
         self._sql["publish"] = _PUBLISH.format(insert=self._sql["insert"])
         #: The schema in which the tables are, for statements on connections with another search path.
         self.found_schema = ""
+        #: How far the server's clock (seconds since 1970) is ahead of our monotonic one.
+        self.clock_ahead = float("inf")
+
+    def awaited_until(self) -> float:
+        """Until when, by the server's clock, somebody waits for the answer to what is asked now."""
+        return time.monotonic() + self.clock_ahead + self._settings.timeout
 
     def ensure(self, connection: Connection) -> None:
         """Create the tables if they are not there."""
@@ -235,10 +252,12 @@ class PostgresMessages(MessageTables):
     ) -> list[Any]:
         """Lease up to `limit` messages."""
         if len(shares) == 1:
-            cursor.execute(self._sql["claim_one"], (shares[0][0], limit, token, float(lease)))
+            cursor.execute(self._sql["claim_one"], (shares[0][0], self.awaited_until(), limit, token, float(lease)))
             return list(cursor.fetchall())
         queues, parts = zip(*shares, strict=True)
-        cursor.execute(self._sql["claim"], (list(queues), list(parts), limit, token, float(lease)))
+        cursor.execute(
+            self._sql["claim"], (list(queues), list(parts), self.awaited_until(), limit, token, float(lease))
+        )
         return list(cursor.fetchall())
 
     def promote(self, cursor: Cursor, limit: int) -> tuple[int, float | None]:
