@@ -137,8 +137,9 @@ end
 _GOES_ON = "redis.call('ZREM', INDEX, '')\n"
 
 #: KEYS 5…: the lists, all queues of the most urgent step first. ARGV 2…: random part of the tokens, limit, milliseconds of
-#: the lease, number of queues, whether queues share ("1") or come in strict order, whether to listen, the queues, the
-#: moment after which nobody waits for the answer. Returns milliseconds until the agenda's next entry (-1: none; -2: it was too late), then token, element, token, element, …
+#: the lease, number of queues, whether queues share ("1") or come in strict order, whether to listen, the queues, the moment
+#: after which nobody waits for the answer.
+#: Returns milliseconds until the agenda's next entry (-1: none; -2: it was too late), then token, element, token, element, …
 #: With "listen" and nothing taken, it reads all these keys, so that a connection with CLIENT TRACKING is told of the next
 #: change of one of them.
 FETCH = Script(
