@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from celeriac.errors import EncodeError, MessageTooLarge, OperationalError
+from celeriac.errors import EncodeError, ImproperlyConfigured, MessageTooLarge, OperationalError
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.routing import Exchange, Queue
 from celeriac.testing.transport_case import LONG, PATIENCE, make_message
@@ -148,6 +149,31 @@ def test_a_missing_queue_is_made_as_stock_clients_make_it(
         (row["source_name"], row["destination_name"])
         for row in listed(server, "bindings", "source_name", "destination_name")
     }
+
+
+def test_batches_to_a_missing_queue_come_once(transport: AmqpTransport, other: AmqpTransport, queue: str) -> None:
+    """Also if somebody else makes the queue while they are on their way."""
+    transport.publish([make_message("m", f"{queue}-other")])  # is connected
+    other.declare([Queue(f"{queue}-other")])
+    for number in range(10):
+        name = f"{queue}-{number}"
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(transport.publish, [make_message(f"{i}", name) for i in range(1000)])
+            other.declare([Queue(name)])
+            sending.result(PATIENCE)
+        assert other.size(name).ready == 1000
+
+
+def test_a_client_that_may_only_send(server: RabbitMQServer, transport: AmqpTransport, queue: str) -> None:
+    transport.declare([Queue(queue)])
+    server.control("add_user", queue, "secret")
+    server.control("set_permissions", queue, "^$", ".*", "^$")
+    sender = AmqpTransport(f"amqp://{queue}:secret@127.0.0.1:{server.port}//")
+    sender.publish([make_message("a", queue), make_message("b", queue)])
+    assert transport.size(queue).ready == 2
+    with pytest.raises(ImproperlyConfigured, match=f"{queue}-missing"):
+        sender.publish([make_message("m", f"{queue}-missing")])
+    sender.close()
 
 
 def test_a_queue_of_others_is_used_as_it_is(transport: AmqpTransport, other: AmqpTransport, queue: str) -> None:

@@ -1,9 +1,9 @@
 """Publishing with confirms: returns when RabbitMQ has every message for good.
 
 The transport calls `publish` for messages, and parts of the driver call `send` for copies (delays, counts, dead letters).
-Messages go in windows; two windows are under way at a time, so the confirms of one arrive while the next is written. Every
-message is mandatory: one that no queue takes comes back. If its queue is merely missing it is declared and the message is
-sent again; otherwise the call ends with `QueueNotFound`.
+Messages go in windows; two windows are under way at a time, so the confirms of one arrive while the next is written. Queues
+that are named are made first, once in a connection. Every message is mandatory: one that no queue takes comes back. If its
+queue was deleted meanwhile it is declared and the message is sent again; otherwise the call ends with `QueueNotFound`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Publisher:
                 self._letter(message, now)  # what can't be written is refused before anything is declared
             self.ensure_delayed(delayed)
             now = time.time()  # that takes a second, once in a broker's life
-        self.send([self._letter(message, now) for message in messages])
+        letters = [self._letter(message, now) for message in messages]
+        self._topology.ensure_present({letter.queue for letter in letters if letter.queue})
+        self.send(letters)
 
     def _letter(self, message: Message, now: float) -> Letter:
         wait = int(message.eta - now) if message.eta is not None and message.eta > now else 0

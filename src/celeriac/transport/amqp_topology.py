@@ -90,6 +90,17 @@ class Topology:
         queue = self.known.setdefault(name, Queue(name, Exchange(name), name))
         self._declare(queue, deadline)
 
+    def ensure_present(self, names: set[str]) -> None:
+        """Make queues exist that are published to. One that exists is taken as it is: who only sends may not declare."""
+        for name in names:
+            if self._has(f"queue {name}"):
+                continue
+            deadline = self._link.deadline()
+            if self.exists(name, deadline):
+                self._remember(f"queue {name}")
+            else:
+                self.ensure(name, deadline)
+
     def ensure_delayed(self, name: str, deadline: Deadline) -> None:
         """Make delayed delivery to a queue possible."""
         if self._has(f"delay {name}"):
