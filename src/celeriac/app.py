@@ -160,7 +160,7 @@ class Celeriac(AppConnections):
 
     def _settings_changed(self) -> None:
         """Forget what was made of the settings. Connections that are open stay as they are."""
-        self._forget("router", "accept", "result_accept", "timezone")
+        self._forget("router", "accept", "result_accept", "result_cache", "timezone")
         self._plain_fields.clear()
         self.plain_calls.clear()
         for task in self._tasks.values():

@@ -122,6 +122,12 @@ class AppConnections:
         return import_object("celeriac.patient_store:PatientStore", "result_backend_always_retry")(store, self.conf)
 
     @cached_property
+    def result_cache(self) -> Any:
+        """The final results that this app remembers; None unless `result_cache_max` says so."""
+        limit = self.conf.result_cache_max
+        return None if limit == -1 else import_object("celeriac.result_cache:ResultCache", "result_cache_max")(limit)
+
+    @cached_property
     def coordination(self) -> Coordination | None:
         """What workers and clients share for limits, unique tasks and paused queues; None if there is no place for it."""
         found: Coordination | None = import_object("celeriac.coordination.open:open_coordination", "limits")(self.conf)

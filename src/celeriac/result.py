@@ -145,6 +145,8 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
         on_interval: Callable[[], Any] | None = None,
     ) -> Steps[Record]:
         ancestors = Ancestors(self) if follow_parents and self.parent is not None else None
+        if self._done is None:
+            self._done = self._remembered()
         while self._done is None:
             limit = deadline.left()
             if on_interval is not None:
@@ -153,6 +155,8 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
                 limit = ancestors.limit(limit)
             found = yield Ask([self.id, *(() if ancestors is None else ancestors.ids)], limit)
             self._done = next((record for record in found if record.id == self.id), None)
+            if self._done is not None:
+                self._remember(self._done)
             if ancestors is not None and (self._done is None or self._done.state != states.SUCCESS):
                 ancestors.take(found)
                 if self._done is not None or not found:
@@ -243,6 +247,8 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
         if self.parent is not None:
             cast(Any, self.parent).forget()
         self.backend.forget([self.id])
+        if self.app.result_cache is not None:
+            self.app.result_cache.forget([self.id])
 
     def as_tuple(self) -> Any:
         """Plain data from which `result_from_tuple` makes the result again."""

@@ -59,11 +59,24 @@ class ResultFields(ResultBase):
         if context is not None and context.record is not None and context.id == self.id:
             return cast(Record, context.record)  # a handler asks for the state of its own task
         if self._done is None:
+            self._done = self._remembered()
+        if self._done is None:
             record = self.backend.get([self.id])[0]
             if record is None or not record.is_ready:
                 return cast("Record | None", record)
-            self._done = record
+            self._remember(record)
         return self._done
+
+    def _remembered(self) -> Record | None:
+        """The final record, if the app remembers it."""
+        cache = self.app.result_cache if self._backend is None else None
+        return None if cache is None else cast("Record | None", cache.get(self.id))
+
+    def _remember(self, record: Record) -> None:
+        self._done = record
+        cache = self.app.result_cache if self._backend is None else None
+        if cache is not None:
+            cache.put(record)
 
     def _decode(self, record: Record) -> Any:
         return decode_result(record, self.app.result_accept)

@@ -300,6 +300,8 @@ class ResultSet(ResultBase):
             leaf._done = None
         for start in range(0, len(ids), WINDOW):
             self.backend.forget(ids[start : start + WINDOW])
+        if self.app.result_cache is not None:
+            self.app.result_cache.forget(ids)
 
     def revoke(
         self,

@@ -16,6 +16,7 @@ from celeriac import AsyncResult, Celeriac, EagerResult, result_from_tuple
 from celeriac.errors import IncompleteStream, TaskRevokedError, TimeoutError
 from celeriac.results.base import Record
 from tests.support.apps import memory_app, run_all
+from tests.support.flaky import Faults, FlakyStore
 
 
 @pytest.fixture
@@ -383,3 +384,31 @@ def test_an_eager_result_asks_no_store() -> None:
     assert (app.ResultSet([done]).get(), [value for _, value in done.collect()]) == ([5], [5])
     assert [step.state for step in done.follow()] == ["SUCCESS"]
     assert pickle.loads(pickle.dumps(done)).get() == 5
+
+
+@pytest.mark.behaviour("B-RESULT-045")
+def test_a_client_remembers_results_if_it_is_told_to() -> None:
+    def asked(**settings: Any) -> int:
+        app = memory_app(**settings)
+        for task_id in "abc":
+            _store(app, task_id, "SUCCESS", b"1")
+            assert app.AsyncResult(task_id).get(timeout=5) == 1
+        faults = Faults()
+        app.__dict__["backend"] = FlakyStore(app.backend, faults)  # type: ignore[arg-type]
+        for task_id in "cba":
+            assert (app.AsyncResult(task_id).state, app.AsyncResult(task_id).get(timeout=5)) == ("SUCCESS", 1)
+        return faults.count("get") + faults.count("wait")
+
+    assert asked() == 6
+    assert asked(result_cache_max=2) == 1  # a is read again, and remembered
+    assert asked(result_cache_max=0) == asked(result_cache_max=None) == 0
+
+
+def test_a_forgotten_result_is_not_remembered() -> None:
+    app = memory_app(result_cache_max=0)
+    for task_id in "ab":
+        _store(app, task_id, "SUCCESS", b"1")
+        assert app.AsyncResult(task_id).ready()
+    app.AsyncResult("a").forget()
+    app.ResultSet([app.AsyncResult("b")]).forget()
+    assert (app.AsyncResult("a").state, app.AsyncResult("b").state) == ("PENDING", "PENDING")
