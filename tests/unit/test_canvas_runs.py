@@ -138,7 +138,7 @@ def test_arguments_go_to_the_beginning(t: Tasks) -> None:
 
 
 def test_results_know_what_comes_before(t: Tasks) -> None:
-    """[B-CANVAS-020, B-CANVAS-022, B-CANVAS-053, B-CANVAS-056, B-CANVAS-057]"""
+    """[B-CANVAS-016, B-CANVAS-020, B-CANVAS-022, B-CANVAS-053, B-CANVAS-056, B-CANVAS-057]"""
     result = chain(t.add.s(1, 1), group(t.add.s(1), t.add.s(2)), t.total.s()).apply_async(task_id="mine")
     run_all(t.app)
     assert (result.id, value(result)) == ("mine", 7)
@@ -423,3 +423,67 @@ def test_what_replaces_a_task_is_newer_than_its_states(t: Tasks) -> None:
     result = instead.delay(1)
     run_all(t.app)
     assert value(result) == 2
+
+
+def test_signatures_and_what_is_given_later(t: Tasks) -> None:
+    """[B-CANVAS-001, B-CANVAS-002, B-CANVAS-005, B-CANVAS-006, B-CANVAS-008, B-CANVAS-011, B-CANVAS-012]"""
+    sub = t.app.task(lambda x, y, countdown=0: x - y + countdown, name="sub")
+    assert t.app.signature("sub", (2, 2)) == sub.s(2, 2) == sub.signature((2, 2))
+    assert sub.signature((2,), {"y": 3}, countdown=10).options == sub.s(2, y=3).set(countdown=10).options
+    assert (sub.s(2, countdown=1).options, sub.s(2, countdown=1).kwargs) == ({}, {"countdown": 1})
+    assert sub.s(10)(30) == 20
+    results = [
+        sub.s(10).delay(30), sub.s(10, countdown=1).delay(30, countdown=2), sub.si(3, 1).delay(5, countdown=7),
+        sub.s(1, 1).delay(countdown=5),
+    ]  # fmt: skip
+    run_all(t.app)
+    assert [value(result) for result in results] == [20, 22, 2, 5]
+    assert sub.s(1, 1).set(priority=3).clone(priority=5).options == {"priority": 5}
+
+
+def test_links_are_kept_once(t: Tasks) -> None:
+    """[B-CANVAS-013]"""
+    one, callback = t.add.s(1, 1), t.note.s()
+    assert one.link(callback) is callback
+    one.link(t.note.s())
+    assert one.on_error(t.note.s()) is one
+    assert (len(one.options["link"]), len(one.options["link_error"])) == (1, 1)
+
+
+def test_a_broken_error_callback_changes_nothing(t: Tasks, caplog: pytest.LogCaptureFixture) -> None:
+    """[B-CANVAS-067]"""
+
+    @t.app.task(name="broken")
+    def broken(request: Any, exc: Any, trace: Any) -> None:
+        raise KeyError("broken")
+
+    result = chain(t.fail.s().on_error(broken.s()), t.echo.s()).apply_async()
+    whole = chord([t.fail.s()], t.echo.s().on_error(broken.s())).apply_async()
+    run_all(t.app)
+    assert (result.state, type(result.parent.result)) == ("FAILURE", ValueError)
+    assert (whole.state, type(whole.result)) == ("FAILURE", ChordError)
+    assert "error callback broken raised" in caplog.text
+
+
+def test_handlers_of_parts_do_not_matter(t: Tasks) -> None:
+    """[B-CANVAS-076]"""
+    base = type("Quiet", (t.app.Task,), {"after_return": lambda self, *args: None})
+    quiet = t.app.task(lambda: 1, name="quiet", base=base)
+    result = chord([quiet.s(), quiet.s()], t.echo.s()).apply_async()
+    run_all(t.app)
+    assert value(result) == [1, 1]
+
+
+def test_the_unlock_task_of_stock_clients(t: Tasks) -> None:
+    """[B-CANVAS-072]"""
+    t.app.conf.result_chord_retry_interval = 0.01
+    parts = [t.add.delay(1, 1), t.add.delay(2, 2)]
+    bad = [t.fail.delay(), t.add.delay(2, 2)]
+    body, lost = t.echo.s().set(task_id="body"), t.echo.s().on_error(t.on_error.s()).set(task_id="lost")
+    for signature, members in ((body, parts), (lost, bad)):
+        t.app.send_task("celery.chord_unlock", ("group", signature), {"result": [part.as_tuple() for part in members]})
+    while t.app.AsyncResult("body").state == "PENDING" or t.app.AsyncResult("lost").state == "PENDING":
+        run_all(t.app)
+    assert t.app.AsyncResult("body").get(timeout=1) == [2, 4]
+    assert isinstance(t.app.AsyncResult("lost").result, ChordError)
+    assert [task_id for task_id, _ in (call for call in t.calls if isinstance(call, tuple))] == ["lost"]

@@ -156,8 +156,6 @@ def placed(signature: Any, place: Place) -> Any:
     else:
         given = {"group_id": place.group_id, "group_index": place.group_index, "chord": place.chord}
         twin.options.update({key: value for key, value in given.items() if value is not None})
-        if place.chord is not None:
-            twin.options["ignore_result"] = False  # the body gets it
     return twin
 
 
@@ -172,6 +170,8 @@ def _message(
     task = app.tasks.get(signature.task)
     if is_checked and task is not None and task.typing:
         task.check_arguments(merged_args, merged_kwargs)
+    if merged.get("chord") and (merged.get("ignore_result") or (task is not None and task.ignore_result)):
+        merged["ignore_result"] = False  # the body gets it
     task_id = merged.pop("task_id", None)
     return prepare(app, signature.task, merged_args, merged_kwargs, task_id, task=task, options=merged)[0]
 
