@@ -22,8 +22,9 @@ __all__ = ["ResultWaiter"]
 
 logger = get_logger("celeriac.waiting")
 
-#: Seconds a thread waits before it looks for ids that were asked for meanwhile.
-SLICE = 0.25
+#: Seconds a thread waits before it looks for ids that were asked for meanwhile: when no other thread can be started for
+#: them, and else. A store that tells of changes is asked anew only so often.
+SLICE, LONG_SLICE = 0.25, 2.0
 #: Threads that wait at most: a new one is started only for ids that no waiting thread has taken yet.
 MAX_THREADS = 4
 
@@ -67,7 +68,7 @@ class ResultWaiter:
             with contextlib.suppress(RuntimeError):  # its loop was closed: nobody waits there any more
                 loop.call_soon_threadsafe(_resolve, future, value)
 
-        asker = self._ask(ids, None, answer)
+        asker = self._ask(ids, timeout, answer)
         try:
             return await asyncio.wait_for(future, timeout)
         except builtins.TimeoutError:
@@ -118,6 +119,7 @@ class ResultWaiter:
         mine: list[_Asker] = []
         while True:
             with self._lock:
+                longest = SLICE if self._threads >= MAX_THREADS else LONG_SLICE
                 mine = [asker for asker in (*mine, *self._asked) if not asker.is_done]
                 self._asked.clear()
                 if not mine:
@@ -125,7 +127,7 @@ class ResultWaiter:
                     return
             ids = list(dict.fromkeys(task_id for asker in mine for task_id in asker.ids))
             try:
-                found = {record.id: record for record in self._store.wait(ids, _slice(mine))}
+                found = {record.id: record for record in self._store.wait(ids, _slice(mine, longest))}
             except Exception as exc:  # whatever the driver says belongs to those who wait
                 for asker in mine:
                     asker.tell(exc)
@@ -133,10 +135,10 @@ class ResultWaiter:
             _tell(mine, found)
 
 
-def _slice(askers: list[_Asker]) -> float:
-    """Seconds to wait: until the first deadline, and no longer than a slice."""
+def _slice(askers: list[_Asker], longest: float) -> float:
+    """Seconds to wait: until the first deadline, and no longer than `longest`."""
     ends = [asker.deadline for asker in askers if asker.deadline is not None]
-    return max(0.0, min(SLICE, min(ends) - time.monotonic())) if ends else SLICE
+    return max(0.0, min(longest, min(ends) - time.monotonic())) if ends else longest
 
 
 def _tell(askers: list[_Asker], found: dict[str, Record]) -> None:
