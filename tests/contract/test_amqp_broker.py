@@ -7,13 +7,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from celeriac.errors import EncodeError, ImproperlyConfigured, MessageTooLarge, OperationalError
 from celeriac.message import Action, Delivery, Settlement
@@ -21,6 +18,7 @@ from celeriac.routing import Exchange, Queue
 from celeriac.testing.transport_case import LONG, PATIENCE, make_message
 from celeriac.transport.amqp import AmqpTransport
 from celeriac.transport.amqp_channel import Letter
+from tests.support.certificates import make_certificates
 from tests.support.files import eventually
 from tests.support.rabbitmq_server import RabbitMQServer
 from tests.support.server import free_port
@@ -319,25 +317,6 @@ def test_a_message_that_cannot_be_read_is_kept_byte_by_byte(
 
 
 # --- TLS
-
-
-def make_certificates(folder: Path) -> None:
-    """An authority `ca`, and `server` and `client` that it vouches for."""
-    now, day = datetime.now(UTC), timedelta(days=1)
-    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("ca", "server", "client")}
-    subjects = {name: x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in keys}
-    for name, key in keys.items():
-        made = x509.CertificateBuilder(
-            subjects["ca"], subjects[name], key.public_key(), x509.random_serial_number(), now - day, now + day
-        )
-        made = made.add_extension(x509.BasicConstraints(name == "ca", None), critical=True)
-        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        signed = made.sign(keys["ca"], hashes.SHA256())
-        (folder / f"{name}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        (folder / f"{name}.key").write_bytes(pem)
 
 
 @pytest.fixture(scope="module")

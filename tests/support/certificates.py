@@ -1,33 +1,32 @@
-"""Keys and certificates that sign themselves."""
+"""An authority of the tests' own, and certificates that it vouches for."""
 
 from __future__ import annotations
 
-import datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["certificate", "key_pem"]
-
-
-def key_pem(key: Any, password: bytes | None = None) -> bytes:
-    """A private key, encrypted if there is a password."""
-    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    pem: bytes = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    return pem
+__all__ = ["make_certificates"]
 
 
-def certificate(key: Any, name: str = "signer", *, days: float = 1.0, serial: int = 7) -> bytes:
-    """A certificate of this key, signed by itself, that is valid for some days from now."""
-    now = datetime.datetime.now(datetime.UTC)
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return (
-        x509.CertificateBuilder(subject, subject, key.public_key(), serial)
-        .not_valid_before(now - datetime.timedelta(days=30))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .sign(key, algorithm)
-        .public_bytes(serialization.Encoding.PEM)
-    )
+def make_certificates(folder: Path) -> None:
+    """An authority `ca`, and `server` and `client` that it vouches for."""
+    now, day = datetime.now(UTC), timedelta(days=1)
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("ca", "server", "client")}
+    subjects = {name: x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in keys}
+    for name, key in keys.items():
+        made = x509.CertificateBuilder(
+            subjects["ca"], subjects[name], key.public_key(), x509.random_serial_number(), now - day, now + day
+        )
+        made = made.add_extension(x509.BasicConstraints(name == "ca", None), critical=True)
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        signed = made.sign(keys["ca"], hashes.SHA256())
+        (folder / f"{name}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (folder / f"{name}.key").write_bytes(pem)
+        (folder / f"{name}.key").chmod(0o600)  # libpq refuses one that others may read

@@ -22,13 +22,19 @@ __all__ = ["SqlSettings", "parse_url", "split_scheme"]
 OPTIONS: dict[str, Any] = {
     "timeout": 4.0, "schema": "", "pool_size": 5, "max_overflow": 10, "pool_recycle": 3600.0, "pool_pre_ping": True,
     "prepare_threshold": 5, "engine_options": None, "engine_callback": None, "short_lived_sessions": False,
-    "table_names": None, "table_schemas": None,
+    "table_names": None, "table_schemas": None, "ssl": None,
 }  # fmt: skip
 #: Options that Celery documents for all transports and that have no meaning here; configurations carry them along.
 IGNORED = frozenset({
     "visibility_timeout", "polling_interval", "max_retries", "interval_start", "interval_step", "interval_max",
     "client_name", "queue_tablename", "message_tablename", "create_tables_at_setup", "confirm_publish",
 })  # fmt: skip
+
+#: TLS options as `broker_use_ssl` names them, and the client libraries' names for them.
+_TLS = {
+    "postgresql": {"ca_certs": "sslrootcert", "certfile": "sslcert", "keyfile": "sslkey"},
+    "mysql": {"ca_certs": "ssl_ca", "certfile": "ssl_cert", "keyfile": "ssl_key"},
+}
 
 _PREFIXES = ("db+", "sqla+", "sqlalchemy+")
 _FAMILIES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
@@ -94,10 +100,11 @@ def parse_url(url: str, options: Mapping[str, Any]) -> SqlSettings:
     base, _, query = rest.partition("?")
     theirs = []
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name in OPTIONS and name not in ("engine_callback", "engine_options", "table_names", "table_schemas"):
+        if name in OPTIONS and name not in ("engine_callback", "engine_options", "table_names", "table_schemas", "ssl"):
             given[name] = value
         elif name not in IGNORED:
             theirs.append((name, value))
+    theirs += [pair for pair in _tls(family, given.get("ssl")) if pair[0] not in dict(theirs)]
     full = f"{family}{'+' + driver if driver else ''}://{base}" + ("?" + urlencode(theirs) if theirs else "")
     engine_options = dict(given.get("engine_options") or {})
     for name in ("pool_size", "max_overflow", "pool_recycle", "pool_pre_ping"):
@@ -121,6 +128,25 @@ def parse_url(url: str, options: Mapping[str, Any]) -> SqlSettings:
         table_names=_tables(given, "table_names"),
         table_schemas=_tables(given, "table_schemas"),
     )
+
+
+def _tls(family: str, given: Any) -> list[tuple[str, str]]:
+    """The client library's options for `broker_use_ssl`: who gives an authority has the server checked, name and all."""
+    if not given:
+        return []
+    if family not in _TLS:
+        raise ImproperlyConfigured(f"TLS to {family}:// is set up by options of its client library, in the URL.")
+    options = given if isinstance(given, Mapping) else {}
+    names = _TLS[family]
+    check_options(options, names, f"TLS of {family}://")
+    if family == "mysql" and not options.get("ca_certs"):
+        raise ImproperlyConfigured(
+            "TLS to mysql:// needs ca_certs, the file of the authority that vouches for the server."
+        )
+    found = [(names[name], str(value)) for name, value in options.items() if value]
+    if family == "postgresql":
+        found.append(("sslmode", "verify-full" if options.get("ca_certs") else "require"))
+    return found
 
 
 def _number(given: Mapping[str, Any], name: str, low: float, high: float) -> float:
