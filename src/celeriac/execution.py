@@ -378,6 +378,11 @@ def _apply_verdict(environment: Environment, execution: Execution, context: Cont
         )  # fmt: skip
     if (_has_handler(task, "on_success") or _has_handler(task, "on_failure")) and _has_ended(app, context):
         return _resume(environment, execution, context)  # it was a handler that took too long, or crashed
+    if verdict.state == states.RETRY:
+        try:
+            return _after_retry(environment, execution, context, task, task.retry(exc=exc, throw=False))
+        except errors.WorkerLostError as final:  # no attempt is left
+            exc = final
     trace = "".join(tracebacks.format_exception_only(exc))
     action = Action(verdict.action)
     if task is not None and isinstance(exc, errors.TimeLimitExceeded):

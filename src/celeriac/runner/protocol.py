@@ -204,6 +204,7 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     soft_time_limit: float | None = None
     acks_late: bool = True
     reject_on_worker_lost: bool = True
+    retry_on_worker_lost: bool = False
     limits: TaskLimits | None = None
     shown: dict[str, str] = {}
 

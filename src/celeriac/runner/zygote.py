@@ -80,6 +80,7 @@ def facts_of(task: Any) -> TaskFacts:
         soft_time_limit=task.soft_time_limit,
         acks_late=bool(task.acks_late),
         reject_on_worker_lost=bool(task.reject_on_worker_lost),
+        retry_on_worker_lost=bool(task.retry_on_worker_lost),
         limits=limits_of(task),
         shown={name: str(value) for name in SHOWN if (value := getattr(task, name, None)) is not None},
     )

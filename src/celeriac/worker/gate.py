@@ -28,7 +28,7 @@ from celeriac.runner.protocol import TaskFacts
 from celeriac.task_limits import TaskLimits, lock_name, mark_of
 from celeriac.timing import jitter
 from celeriac.worker.assignment import Assignment
-from celeriac.worker.committer import Entry
+from celeriac.worker.committer import Committer, Entry
 from celeriac.worker.gate_waiting import Lane, Waiting, claims_for, verdict_for
 from celeriac.worker.rate_limits import AHEAD, Horizon, RateLimits
 
@@ -64,8 +64,9 @@ class GateOwner(Protocol):
     def put_back(self, assignment: Assignment, until: float | None) -> None:
         """This one goes back to the broker, uncharged: until a moment, or at once for others."""
 
-    def commit(self, entry: Entry) -> None:
-        """What an assignment came to; its claims are given back."""
+    @property
+    def committer(self) -> Committer:
+        """Takes what an assignment came to, once its claims are given back."""
 
 
 class Gate:
@@ -190,7 +191,7 @@ class Gate:
             until = max((message.eta or 0.0 for message in messages), default=None)
             self._leave(waiting, waiting.kept(self._lease, until) if not is_final else [], entry)
         elif entry is not None:
-            self._owner.commit(entry)
+            self._owner.committer.add([entry])
         self._changed.set()
 
     def _leave(self, waiting: Waiting, keep: list[Claim], entry: Entry | None = None) -> None:
@@ -229,7 +230,7 @@ class Gate:
                 work.cancel()
         for _, _, entry in self._ending:
             if entry is not None:
-                self._owner.commit(entry)
+                self._owner.committer.add([entry])
         self._ending.clear()
 
     def close(self) -> None:
@@ -359,7 +360,7 @@ class Gate:
         finally:
             for _, _, entry in ending:
                 if entry is not None:
-                    self._owner.commit(entry)
+                    self._owner.committer.add([entry])
 
     async def _renew(self) -> None:
         now = time.monotonic()

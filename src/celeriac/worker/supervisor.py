@@ -316,11 +316,7 @@ class Supervisor:
     def put_back(self, assignment: Assignment, until: float | None) -> None:
         """Another time, uncharged; or at once, for other workers."""
         action = Action.REQUEUE if until is None else Action.DEFER
-        self.commit(Entry(Settlement(assignment.delivery, action, until=until)))
-
-    def commit(self, entry: Entry) -> None:
-        """Hand one thing to the committer."""
-        self.committer.add([entry])
+        self.committer.add([Entry(Settlement(assignment.delivery, action, until=until))])
 
     def _end(self, assignment: Assignment, entry: Entry, *, is_final: bool) -> None:
         """An assignment is over here: its claims are given back first."""
@@ -403,7 +399,9 @@ class Supervisor:
         if assignment.verdict is not RUN:
             self._write_down(assignment, assignment.verdict)
             return
-        if assignment.is_acked or not assignment.may_requeue:
+        if self.hello.tasks.get(assignment.task, _NO_FACTS).retry_on_worker_lost:
+            self.end_as(assignment, Verdict(states.RETRY, "WorkerLostError", [reason]))
+        elif assignment.is_acked or not assignment.may_requeue:
             self.end_as(assignment, Verdict(states.FAILURE, "WorkerLostError", [reason]))
         elif starts >= self._rules.max_deliveries:
             text = f"poisonous: its runner died in each of {starts} starts; the last {reason}"
@@ -430,6 +428,7 @@ class Supervisor:
             dead = Settlement(assignment.delivery, Action.DEAD_LETTER, reason, charged=True)
             self._end(assignment, Entry(None if assignment.is_acked else dead), is_final=True)
             return
+        state = states.FAILURE if verdict.state == states.RETRY else verdict.state  # a retry needs a runner to send it
         settlement = None
         if not assignment.is_acked:
             action, charged = Action(verdict.action), assignment.is_decided
@@ -437,7 +436,7 @@ class Supervisor:
         error = getattr(errors, verdict.error)(*verdict.args)
         content_type, encoding, body = encode_result(exception_form(error), "json")
         record = Record(
-            id=message.id, state=verdict.state, result=body, content_type=content_type, content_encoding=encoding,
+            id=message.id, state=state, result=body, content_type=content_type, content_encoding=encoding,
             traceback=str(error), date_done=iso_now(),
             fence=assignment.fence, reply_to=message.reply_to,
         )  # fmt: skip
