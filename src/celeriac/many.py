@@ -7,7 +7,7 @@ that calls which are alike share a form, and that their ids come from one look a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.wire.messages import CallForm
 
-__all__ = ["PIECE", "publish_many"]
+__all__ = ["PIECE", "fresh_ids", "publish_many"]
 
 #: Messages of a batch that are made and published at once: few enough that they stay in the processor's cache and the
 #: garbage collector isn't called for them (8 µs a message instead of 12 with 1000), enough to pay for a round trip.
 PIECE = 250
+
+
+def fresh_ids() -> Iterator[str]:
+    """New ids without end, made in pieces."""
+    while True:
+        yield from new_ids(PIECE)
 
 
 def publish_many(app: Celeriac, signatures: Iterable[Signature]) -> list[Any]:

@@ -107,6 +107,7 @@ def prepare(
         args, kwargs = call.args, call.kwargs
         if key is not None and forms is not None and _is_form_of_all(app, form, task):
             forms[key] = form
+            form.is_shared = True
     message = form.message(task_id, args or (), kwargs or {}, options.get("group_index"))
     if app.middleware:
         message = send_through(app.middleware, message)
@@ -122,9 +123,12 @@ def _form_key(name: str, options: Mapping[str, Any]) -> Any:
     key: list[Any] = [name, options.get("group_index") is None]
     for option, value in options.items():
         if option not in ("task_id", "group_index"):
-            if value.__class__ not in _PLAIN:
+            if value.__class__ in _PLAIN:
+                key += (option, value.__class__, value)
+            elif option == "chord":  # the body, which all parts of a chord share; the form keeps it alive
+                key += (option, id(value))
+            else:
                 return None
-            key += (option, value.__class__, value)
     return tuple(key)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celeriac import Celeriac, signals
+from celeriac import Celeriac, group, signals
 from celeriac.many import PIECE
 from tests.properties.test_round_trip import JSON, NAMES, VALUES
 from tests.support.redis_server import RedisServer
@@ -100,6 +100,29 @@ def test_a_batch_is_written_as_its_calls_are(server: RedisServer, app: Celeriac,
     assert [result.id for result, given_id in zip(results, given_ids, strict=True) if given_id] == [
         each for each in given_ids if each
     ]
+
+
+@given(arguments=st.lists(st.tuples(st.lists(VALUES, max_size=2), st.sampled_from(["known", "other"])), max_size=6))
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+def test_a_group_is_written_as_its_calls_are(server: RedisServer, app: Celeriac, arguments: list[Any]) -> None:
+    members = [app.signature(name, args) for args, name in arguments]
+    result = group(members, app=app).apply_async()
+    whole = elements(server)
+    app.plain_calls.clear()
+    for index, member in enumerate(members):
+        app.publish([
+            app.prepare(
+                member.task, member.args, {}, None, task=app.tasks[member.task],
+                options={"group_id": result.id, "group_index": index},
+            )[0]
+        ])  # fmt: skip
+    assert whole == elements(server)
+
+
+def test_a_call_that_is_alone_is_not_prepared_for_many(app: Celeriac) -> None:
+    """Encoding common headers apart takes ten times as long as encoding them, so it has to be worth it."""
+    alone, _ = app.prepare("known", (), {}, options={"priority": 3})
+    assert type(alone.headers) is dict
 
 
 def test_signatures_are_taken_as_they_are_sent(server: RedisServer, app: Celeriac) -> None:

@@ -25,6 +25,7 @@ from celeriac.signature import maybe_signature
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
+    from celeriac.wire.messages import CallForm
 
 __all__ = ["NOWHERE", "Place", "end_id", "end_place", "ends", "launch", "part_ids", "place_of", "placed"]
 
@@ -76,6 +77,7 @@ def launch(
     place: Place = NOWHERE,
     *,
     is_checked: bool = False,
+    forms: dict[Any, CallForm] | None = None,
 ) -> Iterator[Message | ChordStart]:
     """What starts a normalized workflow with ids.
 
@@ -87,6 +89,7 @@ def launch(
         options: Options of what runs first; `chain` is what runs after the whole.
         place: Where the workflow stands in another one.
         is_checked: Check the arguments against the tasks' functions.
+        forms: What the members of a group share that are alike; see `sending.prepare`.
     """
     if is_chain(signature):
         first, *rest = signature.tasks
@@ -96,15 +99,16 @@ def launch(
         yield from launch(app, first, args, kwargs, given, is_checked=is_checked)
     elif is_group(signature):
         group_id = signature.options["task_id"]
+        forms = {} if forms is None else forms
         for index, member in enumerate(signature.tasks):
             where = Place(group_id, index, place.chord)
             if end_place(member).chord:  # a stock client's: its members are parts of the outer chord's header
                 where = NOWHERE
-            yield from launch(app, member, args, kwargs, options, where, is_checked=is_checked)
+            yield from launch(app, member, args, kwargs, options, where, is_checked=is_checked, forms=forms)
     elif is_chord(signature):
         yield from _launch_chord(app, signature, args, kwargs, options, place, is_checked)
     else:
-        yield _message(app, placed(signature, place), args, kwargs, options or {}, is_checked)
+        yield _message(app, signature, place, args, kwargs, options or {}, is_checked, forms)
 
 
 def _launch_chord(
@@ -154,16 +158,33 @@ def placed(signature: Any, place: Place) -> Any:
     elif is_chord(signature):
         twin["kwargs"] = {**twin["kwargs"], "body": placed(signature.body, place)}
     else:
-        given = {"group_id": place.group_id, "group_index": place.group_index, "chord": place.chord}
-        twin.options.update({key: value for key, value in given.items() if value is not None})
+        _put(twin.options, place)
     return twin
 
 
+def _put(options: dict[str, Any], place: Place) -> None:
+    """Into this place with a task of these options."""
+    if place.group_id is not None:
+        options["group_id"] = place.group_id
+    if place.group_index is not None:
+        options["group_index"] = place.group_index
+    if place.chord is not None:
+        options["chord"] = place.chord
+
+
 def _message(
-    app: Celeriac, signature: Any, args: Any, kwargs: Any, options: Mapping[str, Any], is_checked: bool
+    app: Celeriac,
+    signature: Any,
+    place: Place,
+    args: Any,
+    kwargs: Any,
+    options: Mapping[str, Any],
+    is_checked: bool,
+    forms: dict[Any, CallForm] | None,
 ) -> Message:
     chain = [*(options.get("chain") or ()), *(signature.options.get("chain") or ())]
     merged_args, merged_kwargs, merged = signature.merge(args, kwargs, options)
+    _put(merged, place)
     merged["add_to_parent"] = False  # whoever launches writes the trail
     if chain:
         merged["chain"] = chain
@@ -173,7 +194,8 @@ def _message(
     if merged.get("chord") and (merged.get("ignore_result") or (task is not None and task.ignore_result)):
         merged["ignore_result"] = False  # the body gets it
     task_id = merged.pop("task_id", None)
-    return prepare(app, signature.task, merged_args, merged_kwargs, task_id, task=task, options=merged)[0]
+    name = signature.task
+    return prepare(app, name, merged_args, merged_kwargs, task_id, task=task, options=merged, forms=forms)[0]
 
 
 def _expires_at(app: Celeriac) -> float | None:

@@ -19,14 +19,13 @@ from celeriac.canvas.normalizing import flattened, hand_on, has_chord, normalize
 from celeriac.canvas.stores import chord_store
 from celeriac.context import running
 from celeriac.group_result import GroupResult
+from celeriac.many import PIECE, fresh_ids
 from celeriac.message import Message
 from celeriac.outcome import ChordStart
 from celeriac.sending import new_id
+from celeriac.wire.messages import CallForm
 
 __all__ = ["publish", "send"]
-
-#: Messages that are handed to the broker at once: enough that a round trip costs nothing per message.
-BATCH = 500
 
 
 def send(signature: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
@@ -73,13 +72,15 @@ def _send_group(
     }
     place = place_of(own)
     results: list[Any] = []
+    forms: dict[Any, CallForm] = {}
+    next_id = fresh_ids().__next__
 
     def messages() -> Iterator[Message | ChordStart]:
         for index, member in enumerate(flattened(whole.take_members())):
             hand_on(member, whole.args, own)
-            results.append(assign(member, app, group_index=index))
+            results.append(assign(member, app, next_id, group_index=index))
             where = Place(group_id, index, place.chord)
-            yield from launch(app, member, args, kwargs, relation, where, is_checked=True)
+            yield from launch(app, member, args, kwargs, relation, where, is_checked=True, forms=forms)
 
     publish(app, messages(), how)
     return GroupResult(group_id, results, app=app)
@@ -87,7 +88,7 @@ def _send_group(
 
 def publish(app: Any, items: Iterator[Message | ChordStart], how: Mapping[str, Any]) -> None:
     """Hand messages to the broker in batches, and what starts a chord to the result store before its messages."""
-    while batch := list(islice(items, BATCH)):
+    while batch := list(islice(items, PIECE)):
         for start in batch:
             if isinstance(start, ChordStart):
                 chord_store(app).start_chord(start.group_id, start.size, start.value, start.expires_at)

@@ -102,14 +102,16 @@ class CallForm:
     Attributes:
         call: The call; its own id, arguments and group index don't matter.
         is_lasting: Whether messages may be made of it at any time: nothing in it counts from the present moment.
+        is_shared: Whether there will be many messages, so that it pays for drivers to encode common headers apart.
     """
 
-    __slots__ = ("_common", "_embed", "_eta", "_expires", "_max_bytes", "_protocol", "call", "is_lasting")
+    __slots__ = ("_common", "_embed", "_eta", "_expires", "_max_bytes", "_protocol", "call", "is_lasting", "is_shared")
 
     def __init__(
         self, call: TaskCall, *, now: float, tz: tzinfo = UTC, max_bytes: int | None = None, protocol: int = 2
     ) -> None:
         self.call = call
+        self.is_shared = False
         self.is_lasting = not call.countdown and call.eta is None and call.expires is None
         self._eta = _eta(call, now, tz) if call.countdown or call.eta is not None else _NO_MOMENT
         self._expires = _expires(call, now, tz) if call.expires is not None else _NO_MOMENT
@@ -172,8 +174,12 @@ class CallForm:
         self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], group_index: int | None
     ) -> dict[str, Any]:
         call = self.call
-        headers = SharedHeaders(self._common.values)
-        headers.common = self._common
+        headers: dict[str, Any]
+        if self.is_shared:
+            headers = shared = SharedHeaders(self._common.values)
+            shared.common = self._common
+        else:
+            headers = self._common.values.copy()
         headers["id"] = task_id
         headers["root_id"] = call.root_id or task_id
         headers["argsrepr"] = _text(args) if call.argsrepr is None else call.argsrepr
