@@ -160,7 +160,7 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
             if ancestors is not None and (self._done is None or self._done.state != states.SUCCESS):
                 ancestors.take(found)
                 if self._done is not None or not found:
-                    ancestors.look()
+                    ancestors.look(now=self._done is not None or deadline.passed())
             if self._done is None and deadline.passed():
                 raise TimeoutError(f"Task {self.id} has no result after {timeout} seconds (state: {self.state}).")
             if self._done is None and on_interval is not None:

@@ -6,6 +6,7 @@ are waited for together with the result itself; members of groups, of which ther
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,8 +18,8 @@ from celeriac.results.base import Record
 
 __all__ = ["Ancestors"]
 
-#: Seconds between two looks at the members of groups.
-LOOK = 1.0
+#: Seconds between two looks at the members of groups; more where a look takes long, of which they are `SHARE` times as much.
+LOOK, SHARE = 1.0, 20
 
 
 class Ancestors:
@@ -30,6 +31,8 @@ class Ancestors:
 
     def __init__(self, result: Any) -> None:
         self._tasks: list[ResultFields] = []
+        self._pause = LOOK
+        self._looked_at = time.monotonic()
         self.groups: list[Any] = []
         node = result.parent
         while node is not None:
@@ -48,7 +51,7 @@ class Ancestors:
         """How long a wait may take: not at all if one has failed already, until the next look if there are groups."""
         if any(task._done and task._done.state in states.PROPAGATE_STATES for task in self._tasks):
             return 0.0
-        return shorter(left, LOOK) if self.groups else left
+        return shorter(left, max(0.0, self._looked_at + self._pause - time.monotonic())) if self.groups else left
 
     def take(self, found: Iterable[Record]) -> None:
         """Note what has ended.
@@ -61,14 +64,19 @@ class Ancestors:
             task._done = task._done or records.get(task.id)
         self._raise_first(self._tasks)
 
-    def look(self) -> None:
-        """Ask the store for all that may have failed.
+    def look(self, *, now: bool) -> None:
+        """Ask the store for all that may have failed, if it is time for it, or `now`.
 
         Raises:
             Exception: What one of them raised.
         """
+        began = time.monotonic()
+        if not now and began < self._looked_at + self._pause:
+            return
         members = [leaf for group in self.groups for leaf in group._leaves()]
         read_ahead([*self._tasks, *members])
+        self._looked_at = time.monotonic()
+        self._pause = max(LOOK, SHARE * (self._looked_at - began))
         self._raise_first([*self._tasks, *members])
 
     @staticmethod

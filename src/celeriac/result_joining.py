@@ -73,7 +73,7 @@ class Join:
             if pending and ancestors is not None:
                 ancestors.take(found)
                 if not found:
-                    ancestors.look()
+                    ancestors.look(now=deadline.passed())
             if pending and deadline.passed():
                 raise TimeoutError(
                     f"{len(self._owners) - len(pending)} of {len(self._owners)} results came within {self._timeout}"

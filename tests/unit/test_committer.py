@@ -134,6 +134,28 @@ def test_published_though_an_earlier_execution_has_stored_the_same(make_bench: C
     assert bench.transport.size("next").ready == 1
 
 
+def test_what_follows_an_outcome_that_was_stored_ahead_is_published() -> None:
+    """Its handlers ran meanwhile. In one step with the acknowledgement, its record would be refused as another's."""
+    name = uuid.uuid4().hex
+    transport, ended = open_transport(f"memory://{name}"), queue.SimpleQueue[int]()
+    leases = Leases(transport, 60.0, lambda lost: None)
+    store = open_store(f"memory://{name}")
+    committer = Committer(transport, store, leases, lambda entries, refused: ended.put(len(entries)))
+    committer.start()
+    transport.publish([_message("a", QUEUE)])
+    (delivery,) = transport.fetch([QUEUE], 1, 5.0, 60.0)
+    outcome = _entry(delivery, _message("callback", "next"))
+    committer.add([Entry(record=outcome.record, is_early=True)])
+    assert ended.get(timeout=10) == 1
+    (stored,) = store.get(["a"])
+    assert stored == outcome.record
+    assert transport.size("next").ready == 0
+    committer.add([outcome])
+    assert ended.get(timeout=10) == 1
+    assert (transport.size("next").ready, transport.size(QUEUE).leased) == (1, 0)
+    assert committer.drain(10)
+
+
 def test_nothing_of_a_lost_lease_is_stored_or_published(make_bench: Callable[..., _Bench]) -> None:
     bench = make_bench()
     (late,) = bench.deliver("a")
