@@ -436,10 +436,26 @@ def _unreadable(environment: Environment, execution: Execution, exc: Exception) 
     reason = f"{type(exc).__name__}: {_text(exc)}"
     logger.error("Task %s[%s] to the dead letters: %s", message.task, message.id, reason)
     record = _record_of_error(environment.app, context, states.FAILURE, exc, reason) if message.id else None
+    sequel = _end_of_what_waits(environment.app, execution, exc, reason)
     return Outcome(
-        execution.serial, execution.slot, message.task, states.FAILURE, record,
-        action=Action.DEAD_LETTER.value, reason=reason,
+        execution.serial, execution.slot, message.task, states.FAILURE, record, sequel.records,
+        action=Action.DEAD_LETTER.value, reason=reason, parts=sequel.parts,
     )  # fmt: skip
+
+
+def _end_of_what_waits(app: Celeriac, execution: Execution, exc: Exception, reason: str) -> Sequel:
+    """What a message's chain and chord have to know of its end, as far as its body can be read."""
+    if execution.verdict.state == JOIN:
+        return NOTHING
+    try:
+        body = decode_body(execution.message, app.accept, app.conf.message_max_unpacked_bytes)
+        context = make_context(
+            execution, body, execution.message.headers, node="", is_eager=False, store_state=None
+        )  # fmt: skip
+        context.errbacks = None
+        return after_failure(app, context, exc, reason)
+    except Exception:  # this is the last resort: what failed is in the log already
+        return NOTHING
 
 
 def give_up(environment: Environment, execution: Execution, exc: Exception) -> Outcome:

@@ -67,7 +67,9 @@ def test_chords_of_every_nesting(app: Celeriac) -> None:
     """[B-CANVAS-054, B-CANVAS-073, B-CANVAS-074]"""
     add, echo = app.tasks["add"], app.tasks["echo"]
     many = chord([add.s(number, 1) for number in range(50)], echo.s()).apply_async()
-    nested = chord([chord([add.s(1, 1), add.s(2, 2)], echo.s()), chain(add.s(1, 1), group(add.s(1), add.s(2)))], echo.s())
+    nested = chord(
+        [chord([add.s(1, 1), add.s(2, 2)], echo.s()), chain(add.s(1, 1), group(add.s(1), add.s(2)))], echo.s()
+    )
     steps = chain(add.s(1, 1), group(add.s(1), add.s(2)), echo.s(), group(echo.s(), echo.s())).apply_async()
     results = [nested.apply_async() for _ in range(3)]
     assert many.get(timeout=30) == list(range(1, 51))

@@ -487,3 +487,16 @@ def test_the_unlock_task_of_stock_clients(t: Tasks) -> None:
     assert t.app.AsyncResult("body").get(timeout=1) == [2, 4]
     assert isinstance(t.app.AsyncResult("lost").result, ChordError)
     assert [task_id for task_id, _ in (call for call in t.calls if isinstance(call, tuple))] == ["lost"]
+
+
+def _broken(task: Any) -> bool:
+    raise SystemError("broken")
+
+
+def test_a_part_that_can_not_be_run_ends_the_chord(t: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(t.note), "track_started", property(_broken), raising=False)
+    result = chord([t.add.s(1, 1), t.note.s()], t.echo.s()).apply_async()
+    steps = chain(t.note.s(), t.echo.s()).apply_async()
+    run_all(t.app)
+    assert (result.state, type(result.result)) == ("FAILURE", ChordError)
+    assert steps.state == "FAILURE"
