@@ -386,8 +386,35 @@ def test_scripts_are_loaded_again(server: RedisServer, transport: RedisTransport
     assert transport.settle([Settlement(delivery)]) == []
 
 
-def test_without_tracking_the_bell_looks_from_time_to_time(server: RedisServer) -> None:
-    server.call("ACL", "SETUSER", "limited", "on", ">pw", "~*", "&*", "+@all", "-client|tracking")
+def _scripts(server: RedisServer) -> int:
+    """How many scripts the server has run."""
+    line = next(
+        line
+        for line in server.call("INFO", "commandstats").decode().splitlines()
+        if line.startswith("cmdstat_evalsha:")
+    )
+    return int(line.partition("calls=")[2].partition(",")[0])
+
+
+def test_a_worker_that_waits_is_woken_by_messages_and_not_by_the_ends_of_leases(
+    server: RedisServer, transport: RedisTransport
+) -> None:
+    with ThreadPoolExecutor(1) as pool, RedisTransportContext(server) as other:
+        other.publish([make_message(f"busy{number}", "celery") for number in range(3)])
+        held = other.fetch(["celery"], 9, 0, LONG)
+        waiting = pool.submit(transport.fetch, ["celery"], 9, PATIENCE, LONG)
+        wait_listening(server, tracking=1, subscribed=0)
+        before = _scripts(server)
+        for delivery in held:
+            other.settle([Settlement(delivery)])
+        other.publish([make_message("new", "celery")])
+        assert [each.message.id for each in waiting.result(PATIENCE)] == ["new"]
+        assert _scripts(server) - before == 3 + 1, "each end of a lease is a script, and one fetch"
+
+
+@pytest.mark.parametrize("refused", ["tracking", "caching"])
+def test_without_tracking_the_bell_looks_from_time_to_time(server: RedisServer, refused: str) -> None:
+    server.call("ACL", "SETUSER", "limited", "on", ">pw", "~*", "&*", "+@all", f"-client|{refused}")
     transport = RedisTransport(f"redis://limited:pw@127.0.0.1:{server.port}/0", {"polling_interval": 0.01})
     with ThreadPoolExecutor(1) as pool, RedisTransportContext(server) as publisher:
         waiting = pool.submit(transport.fetch, ["celery"], 1, PATIENCE, LONG)

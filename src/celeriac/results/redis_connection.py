@@ -259,9 +259,22 @@ class Server:
             connection.close()
 
 
-def run(connection: Connection, script: Script, keys: Sequence[Argument], args: Sequence[Argument]) -> Any:
-    """Run a script on this connection; the reply, or the error as it is. Loads it where the server doesn't know it."""
-    reply = connection.ask([("EVALSHA", script.digest, len(keys), *keys, *args)])[0]
+def run(
+    connection: Connection,
+    script: Script,
+    keys: Sequence[Argument],
+    args: Sequence[Argument],
+    *ahead: Sequence[Argument],
+) -> Any:
+    """Run a script on this connection; the reply, or the error as it is. Loads it where the server doesn't know it.
+
+    Args:
+        ahead: Commands that go before it in the same packet; an error of theirs counts as the script's.
+    """
+    *before, reply = connection.ask([*ahead, ("EVALSHA", script.digest, len(keys), *keys, *args)])
+    for error in before:
+        if isinstance(error, ResponseError):
+            return error
     if isinstance(reply, NoScriptError):
         reply = connection.ask([("EVAL", script.source, len(keys), *keys, *args)])[0]
     return reply

@@ -165,28 +165,31 @@ class RedisTransport:
             self._server.call("SET", self._keys.key(MOVER_KEY), "1", "EX", MOVER_LIFE)
             self._beat_at = time.monotonic() + MOVER_LIFE / 3
         if wait <= 0:
-            return self._claim(self._server.run, queues, limit, lease, listens=False)[0]
+            return self._claim(queues, limit, lease)[0]
         deadline = time.monotonic() + wait
         interrupts = self._interrupts
         bell = self._acquire_bell()
         try:
+            listens = not bell.is_hopeful
             while True:
-                deliveries, pause = self._claim(bell.run, queues, limit, lease, listens=True)
+                deliveries, pause = self._claim(queues, limit, lease, bell, listens=listens)
                 left = deadline - time.monotonic()
                 if deliveries or left <= 0 or self._interrupts != interrupts:
                     break
-                bell.wait(min(left, pause))
+                if listens:
+                    bell.wait(min(left, pause))
+                listens = not (listens and bell.is_hopeful)
         except BaseException:
             self._busy_bells.discard(bell)
             bell.close()
             raise
         if deliveries:
-            bell.satisfied()
+            bell.satisfied(more=len(deliveries) >= limit)
         self._release_bell(bell)
         return deliveries
 
     def _claim(
-        self, run: Any, queues: Sequence[str], limit: int, lease: float, *, listens: bool
+        self, queues: Sequence[str], limit: int, lease: float, bell: Bell | None = None, *, listens: bool = False
     ) -> tuple[list[Delivery], float]:
         """One attempt; also returns how many seconds it may be until something is due."""
         order = self._ordered(queues)
@@ -194,14 +197,13 @@ class RedisTransport:
         steps = [[of_queue[number] for of_queue in lists] for number in range(len(self._keys.steps))]
         shares = "1" if self._keys.order not in ("priority", "sorted") else "0"
         deadline = time.monotonic() + lease
-        answer = run(
-            FETCH,
-            [*self._keys.heads(), *[key for step in steps for key in step]],
-            [
-                self._keys.prefix, os.urandom(8).hex(), min(limit, STEP), int(lease * 1000), len(order), shares,
-                "1" if listens else "0", *order, self._awaited_until(),
-            ],
-        )  # fmt: skip
+        keys = [*self._keys.heads(), *[key for step in steps for key in step]]
+        args: list[Argument] = [
+            self._keys.prefix, os.urandom(8).hex(), min(limit, STEP), int(lease * 1000), len(order), shares, *order,
+            self._awaited_until(),
+        ]  # fmt: skip
+        listened = keys[3:] if listens else ()  # the agenda and the lists
+        answer: Any = bell.run(FETCH, keys, args, listened) if bell is not None else self._server.run(FETCH, keys, args)
         if answer[0] == _LATE:  # by the server's clock, which has jumped
             self._clock_read_at = -math.inf
             return [], 0.0

@@ -1,10 +1,11 @@
 """How a fetch that found nothing waits: it is told of the next change of the lists, and takes nothing itself.
 
 The Redis transport has a bell for each thread that waits. Stock clients only push to lists, and a blocking pop would
-carry the message into this process, where a kill loses it. So the bell's connection uses CLIENT TRACKING: the script
-that finds the lists empty has read them, and the server sends this connection one notice when one of them, or the
-agenda, changes. Nothing is taken, reading and registering are one step of the server, one connection serves any number of
-queues, and the server's configuration is left alone. From a stock client's push to the fetched message takes well under a
+carry the message into this process, where a kill loses it. So the bell's connection uses CLIENT TRACKING: before the script
+that may find the lists empty it reads them, and the server sends this connection one notice when one of them, or the
+agenda, changes. Nothing is taken, no change after the reading goes unnoticed, one connection serves any number of
+queues, and the server's configuration is left alone. Only what is read so is told of (OPTIN): the script reads keys, too,
+that change at the end of each task. From a stock client's push to the fetched message takes well under a
 millisecond. Where the server refuses tracking (before Redis 6, some proxies) the bell looks every `polling_interval`.
 
 All idle workers hear of each push, although one of them gets the message. One that came in vain several times in a row
@@ -36,6 +37,8 @@ FIRST_REST, LAST_REST = 0.001, 0.05
 CALM = 1.0
 #: Seconds of idleness after which the connection is asked whether it is alive.
 _IDLE = 5.0
+#: The next command's keys are to be listened to.
+_THE_NEXT = ("CLIENT", "CACHING", "YES")
 
 
 class Bell:
@@ -50,6 +53,7 @@ class Bell:
         self.pid = os.getpid()
         self.is_told = True
         self._vain = 0
+        self._expects = False
         self._used_at = time.monotonic()
         try:
             self._connection = self._connect()
@@ -61,7 +65,8 @@ class Bell:
         settings = self._server.settings
         try:
             connection = open_connection(settings, pushes=True)
-            reply = connection.ask([("CLIENT", "TRACKING", "ON")])[0]
+            replies = connection.ask([("CLIENT", "TRACKING", "ON", "OPTIN"), _THE_NEXT])
+            reply = next((reply for reply in replies if isinstance(reply, Exception)), None)
         except OperationalError as exc:
             connection, reply = open_connection(settings), exc  # fails as well if the server is away
         if isinstance(reply, Exception):
@@ -83,9 +88,12 @@ class Bell:
                 return False
         return True
 
-    def run(self, script: Script, keys: Sequence[Argument], args: Sequence[Argument]) -> list[bytes | int]:
-        """Run a script; the keys that it reads are listened to from now on, until one of them has changed."""
-        reply = run(self._connection, script, keys, args)
+    def run(
+        self, script: Script, keys: Sequence[Argument], args: Sequence[Argument], listened: Sequence[Argument] = ()
+    ) -> list[bytes | int]:
+        """Run a script; the `listened` keys are listened to from just before it, until one of them has changed."""
+        ahead = (_THE_NEXT, ("EXISTS", *listened)) if listened and self.is_told else ()
+        reply = run(self._connection, script, keys, args, *ahead)
         self._used_at = time.monotonic()
         if isinstance(reply, ResponseError):
             raise self._server.error(reply)
@@ -106,11 +114,18 @@ class Bell:
             else:
                 self._is_interrupted(min(left, self._polling_interval))
         self._vain = 1 if time.monotonic() - started > CALM else self._vain + 1
+        self._expects = False
         self._clear()
 
-    def satisfied(self) -> None:
-        """The call was not in vain."""
+    def satisfied(self, *, more: bool) -> None:
+        """The call was not in vain; `more`: the next one will not be, either, as far as can be told."""
         self._vain = 0
+        self._expects = more
+
+    @property
+    def is_hopeful(self) -> bool:
+        """Whether the next look is likely to find something. It need not listen: what is taken is a change as well."""
+        return self.is_told and (self._expects or self._vain == 1)
 
     def _is_interrupted(self, timeout: float) -> bool:
         return bool(select.select([self._mine], [], [], max(0.0, timeout))[0])

@@ -137,21 +137,19 @@ end
 _GOES_ON = "redis.call('ZREM', INDEX, '')\n"
 
 #: KEYS 5…: the lists, all queues of the most urgent step first. ARGV 2…: random part of the tokens, limit, milliseconds of
-#: the lease, number of queues, whether queues share ("1") or come in strict order, whether to listen, the queues, the moment
-#: after which nobody waits for the answer.
+#: the lease, number of queues, whether queues share ("1") or come in strict order, the queues, the moment after which nobody
+#: waits for the answer.
 #: Returns milliseconds until the agenda's next entry (-1: none; -2: it was too late), then token, element, token, element, …
-#: With "listen" and nothing taken, it reads all these keys, so that a connection with CLIENT TRACKING is told of the next
-#: change of one of them.
 FETCH = Script(
     _COMMON
     + _GOES_ON
     + r"""
 local random, limit, lease, queues = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local shares, listens = ARGV[6] == '1', ARGV[7] == '1'
-if NOW > tonumber(ARGV[8 + queues]) then return {-2} end
+local shares = ARGV[6] == '1'
+if NOW > tonumber(ARGV[7 + queues]) then return {-2} end
 -- Types first: an error must not come when an element is out of its list already.
 redis.call('HLEN', UNACKED); redis.call('HLEN', ODD); redis.call('ZCARD', INDEX)
-for q = 1, queues do redis.call('ZCARD', leases(ARGV[7 + q])) end
+for q = 1, queues do redis.call('ZCARD', leases(ARGV[6 + q])) end
 follow_agenda()
 
 -- Whether a stock worker can restore this element. What begins and ends as kombu writes it is taken for whole.
@@ -211,7 +209,7 @@ for first = 5, #KEYS, math.max(queues, 1) do
   local share = shares and math.ceil(left / queues) or left
   for round = 1, 2 do
     for q = 1, queues do
-      if left > 0 then take(KEYS[first + q - 1], ARGV[7 + q], math.min(share, left)) end
+      if left > 0 then take(KEYS[first + q - 1], ARGV[6 + q], math.min(share, left)) end
     end
     share = left
     if queues == 1 or left == 0 then break end
@@ -219,7 +217,6 @@ for first = 5, #KEYS, math.max(queues, 1) do
   if left == 0 then break end
 end
 
-if listens and #answer == 1 then redis.call('EXISTS', unpack(KEYS, 4)) end
 local following = redis.call('ZRANGE', AGENDA, 0, 0, 'WITHSCORES')
 if following[2] then answer[1] = math.max(0, tonumber(following[2]) - NOW) end
 return answer
