@@ -389,7 +389,7 @@ class Celeriac(AppConnections):
         return result
 
     def publish_many(self, signatures: Iterable[Signature]) -> list[AsyncResult[Any]]:
-        """Send many calls, in batches of 250. A generator is taken from as they are sent.
+        """Send many calls, in batches of some hundred. A generator is taken from as they are sent.
 
         Returns:
             Their results to come, in order.

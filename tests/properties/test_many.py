@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from celeriac import Celeriac, group, signals
-from celeriac.many import PIECE
 from tests.properties.test_round_trip import JSON, NAMES, VALUES
 from tests.support.redis_server import RedisServer
 
@@ -127,15 +126,16 @@ def test_a_call_that_is_alone_is_not_prepared_for_many(app: Celeriac) -> None:
 
 def test_signatures_are_taken_as_they_are_sent(server: RedisServer, app: Celeriac) -> None:
     waiting: list[int] = []
+    batch = app.transport.capabilities.batch
 
     def coming() -> Iterator[Any]:
-        for number in range(3 * PIECE):
+        for number in range(3 * batch):
             waiting.append(number - server.call("LLEN", "celery"))
             yield app.signature("known", (number,))
 
     results = app.publish_many(coming())
-    assert max(waiting) <= PIECE, "more was taken than one batch"
-    assert server.call("LLEN", "celery") == len({result.id for result in results}) == 3 * PIECE
+    assert max(waiting) <= batch, "more was taken than one batch"
+    assert server.call("LLEN", "celery") == len({result.id for result in results}) == 3 * batch
     assert b"[[0], {}" not in server.call("LINDEX", "celery", 0)
     server.call("FLUSHDB")
 

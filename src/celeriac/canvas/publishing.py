@@ -19,7 +19,7 @@ from celeriac.canvas.normalizing import flattened, hand_on, has_chord, normalize
 from celeriac.canvas.stores import chord_store
 from celeriac.context import running
 from celeriac.group_result import GroupResult
-from celeriac.many import PIECE, fresh_ids
+from celeriac.many import fresh_ids
 from celeriac.message import Message
 from celeriac.outcome import ChordStart
 from celeriac.sending import new_id
@@ -88,7 +88,7 @@ def _send_group(
 
 def publish(app: Any, items: Iterator[Message | ChordStart], how: Mapping[str, Any]) -> None:
     """Hand messages to the broker in batches, and what starts a chord to the result store before its messages."""
-    while batch := list(islice(items, PIECE)):
+    while batch := list(islice(items, app.transport.capabilities.batch)):
         for start in batch:
             if isinstance(start, ChordStart):
                 chord_store(app).start_chord(start.group_id, start.size, start.value, start.expires_at)

@@ -35,6 +35,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         max_bytes: Largest body it takes; None if there is no limit of its own.
         survives_restart: Whether messages outlive the process that sent them.
         transactional: Whether it is a `TransactionalTransport`: messages can be sent inside the user's own transaction.
+        batch: How many messages one `publish` best takes when there are a great many: enough to pay for the wait until the
+            broker has them, few enough that they stay in the processor's cache.
     """
 
     lease: str = "message"
@@ -47,6 +49,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int | None = None
     survives_restart: bool = True
     transactional: bool = False
+    batch: int = 1000
 
 
 class QueueSize(msgspec.Struct, frozen=True):

@@ -44,6 +44,8 @@ logger = get_logger("celeriac.transport.redis")
 
 #: A value in Redis has at most 512 MB; base64 makes four bytes of three, and the headers need some room.
 MAX_BYTES = 380_000_000
+#: Messages in one publish when there are many: it takes 9 µs of CPU for each, 11 with 1000 at a time.
+BATCH = 250
 #: Messages in one fetch, and commits in one script, so that no script keeps the server long.
 STEP = 500
 #: Seconds between two looks at the server's clock.
@@ -74,7 +76,9 @@ class RedisTransport:
         self.settings, own = parse_url(url, options or {}, OPTIONS)
         self.url = self.settings.url
         self._keys = Keys.from_options(own, self.settings.db, self.settings.tag)
-        self.capabilities = Capabilities(priorities=len(self._keys.steps), urgent="low", max_bytes=MAX_BYTES)
+        self.capabilities = Capabilities(
+            priorities=len(self._keys.steps), urgent="low", max_bytes=MAX_BYTES, batch=BATCH
+        )
         self._server = Server(self.settings)
         self._bindings = Bindings(self._server, self._keys)
         self._dead = DeadLetters(self._server, self._keys)
