@@ -217,8 +217,8 @@ class FaultProxy:
     async def _stop(self) -> None:
         await self._refuse()
         for _ in range(
-            3
-        ):  # those that were just accepted make themselves known: cancelled before, they would stay open
+            10
+        ):  # what was just accepted makes itself known after a few turns: cancelled before, it stays open
             await asyncio.sleep(0)
         await self._cut()
         others = asyncio.all_tasks() - {asyncio.current_task()}

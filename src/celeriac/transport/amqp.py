@@ -144,12 +144,16 @@ class AmqpTransport:
                 lost.append(settlement.delivery)
             else:
                 ending.append((settlement, entry))
-        copies = self._copies(parts, ending)
-        done = [entry for settlement, entry in ending if not _goes_back(settlement, entry)]
-        returned = [entry for settlement, entry in ending if _goes_back(settlement, entry)]
-        parts.consumer.stop_listening(at_once=any(settlement.action is not Action.ACK for settlement, _ in ending))
+        others = [each for each in ending if each[0].action is not Action.ACK]
+        returned = [entry for settlement, entry in others if _goes_back(settlement, entry)]
+        copies = self._copies(parts, others)
+        parts.consumer.stop_listening(at_once=bool(others))
         parts.publisher.send(copies)
+        back = {entry.token for entry in returned}
+        done = [entry for _, entry in ending if entry.token not in back] if back else [entry for _, entry in ending]
         gone = {entry.token for entry in parts.consumer.finish(done, returned)}
+        if not gone:
+            return lost
         return lost + [settlement.delivery for settlement, entry in ending if entry.token in gone]
 
     def _copies(self, parts: _Parts, ending: Iterable[tuple[Settlement, Entry]]) -> list[Letter]:
@@ -157,7 +161,7 @@ class AmqpTransport:
         copies = []
         delayed = set()
         for settlement, entry in ending:
-            if settlement.action is Action.ACK or _goes_back(settlement, entry):
+            if _goes_back(settlement, entry):
                 continue
             if settlement.action is Action.DEAD_LETTER:
                 parts.dead.register(entry.queue)

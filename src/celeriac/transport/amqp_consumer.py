@@ -47,8 +47,9 @@ HOLD = 1.0
 LOOK = 0.25
 #: Shortest wait of a fetch: the server needs that long to push what there is.
 PROBE = 0.05
-#: Queues push independently of each other: seconds for each to begin, so that the first one does not fill the whole fetch.
-HEAD_START = 0.002
+#: Queues push independently of each other: seconds for each to begin after consumers were opened, so that the first one does
+#: not fill the whole fetch.
+HEAD_START = 0.01
 #: A message that was given back this often without being run stays here until it is fetched: some servers count returns.
 MAX_RETURNS = 5
 _TIMED_OUT = re.compile(r"Timeout value used: (\d+) ms")
@@ -99,8 +100,7 @@ class Consumer:
                         if self._fetching > 1 and session.has_ready(queues):
                             session.channel.wake()  # another fetch waits for these
                         return taken
-                    is_fresh = not session.listening
-                    self._listen(session, queues, limit)
+                    is_fresh = self._listen(session, queues, limit)
                     pause = min(deadline.left() or 0.0, session.until_due(now))
                 if interrupts != self.interrupts:
                     return []
@@ -124,8 +124,8 @@ class Consumer:
             queue = session.queue_of[pushed.method.consumer_tag]
             session.sort_in(Entry(session.channel, queue, pushed, next(self._tokens)), now)
 
-    def _listen(self, session: Session, queues: Sequence[str], limit: int) -> None:
-        """Let the server push `limit` messages more from these queues."""
+    def _listen(self, session: Session, queues: Sequence[str], limit: int) -> bool:
+        """Let the server push `limit` messages more from these queues; returns whether consumers were opened for that."""
         self._forget_cancelled(session)
         deadline = self.link.deadline()
         for queue in queues:
@@ -145,6 +145,7 @@ class Consumer:
         if others:
             self._drain(session)
             self._give_back(session, [entry for entry in session.unfetched() if entry.queue not in queues])
+        return bool(requests)
 
     def _forget_cancelled(self, session: Session) -> None:
         """Consumers that the server has ended, because their queue was deleted or its node has gone."""
@@ -351,8 +352,11 @@ class Consumer:
                 for entry in entries:
                     if self._held.pop(entry.token, None) is None:
                         lost.append(entry)
-                    else:
-                        groups.setdefault(entry.channel, ([], []))[index].append(entry)
+                        continue
+                    group = groups.get(entry.channel)
+                    if group is None:
+                        group = groups[entry.channel] = ([], [])
+                    group[index].append(entry)
             for channel, (acked, requeued) in groups.items():
                 if not self._finish(channel, acked, requeued):
                     lost += [*acked, *requeued]
