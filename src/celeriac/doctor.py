@@ -9,6 +9,7 @@ keeps files. Invariants: no message or result of the user's is touched, and no f
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -77,12 +78,16 @@ def _examine_broker(app: Celeriac) -> Iterator[Finding]:
     except CeleriacError as exc:
         yield Finding(Level.FAIL, "broker", str(exc), "Correct broker_url or broker_transport_options.")
         return
+    works = False
     try:
-        works = yield from _round_trip(writer, reader)
-        yield from examine_files("broker", writer)
+        for each in getattr(writer, "brokers", [writer]):  # where there are several, each has to work
+            answers = yield from _round_trip(each, each if reader is writer else reader)
+            yield from examine_files("broker", each)
+            if answers:
+                works = True
+                yield from _guarded("broker", "", functools.partial(_durability, "broker", each))
+                yield from _guarded("clock", "", functools.partial(_clock, "broker", each))
         if works:
-            yield from _guarded("broker", "", lambda: _durability("broker", writer))
-            yield from _guarded("clock", "", lambda: _clock("broker", writer))
             yield from _guarded("queues", "", lambda: _queues(app, reader))
             yield from _guarded("dead letters", "", lambda: _dead_letters(reader))
     finally:
@@ -92,12 +97,10 @@ def _examine_broker(app: Celeriac) -> Iterator[Finding]:
 
 def _reader(app: Celeriac, writer: Transport) -> Transport:
     """The transport that workers read from: another one only where the settings say so."""
-    read, write = (_first(url) for url in (app.conf.broker_read_url, app.conf.broker_write_url))
-    return writer if read == write else open_transport(read, app.conf.broker_transport_options)
-
-
-def _first(url: Any) -> str:
-    return str(url[0]) if isinstance(url, (list, tuple)) else str(url)
+    conf = app.conf
+    if conf.broker_read_url == conf.broker_write_url:
+        return writer
+    return open_transport(conf.broker_read_url, conf.broker_transport_options, conf)
 
 
 def _round_trip(writer: Transport, reader: Transport) -> Generator[Finding, None, bool]:

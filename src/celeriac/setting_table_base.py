@@ -44,6 +44,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         fallback: The setting whose value it has while it is not set.
         differs: Why its default is not Celery's; "" where it is.
         deprecated: What to use instead; "" where it is current.
+        unused: Why it has no effect here, although configurations may carry it along; "" where it has one.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     fallback: str = ""
     differs: str = ""
     deprecated: str = ""
+    unused: str = ""
 
     @property
     def has_none(self) -> bool:

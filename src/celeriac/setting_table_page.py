@@ -65,6 +65,7 @@ def _lines(lines: Iterable[str]) -> str:
 def _row(row: Setting) -> str:
     unit = f" ({row.unit})" if row.unit else ""
     instead = f" Deprecated: {row.deprecated}." if row.deprecated else ""
+    instead += f" **No effect**: {row.unused}." if row.unused else ""
     old = ", ".join(f"`{name}`" for name in row.old)
     return f"| `{row.name}` | {row.allowed}{unit} | {_default(row)} | {_cell(row.meaning + instead)} | {old} |"
 

@@ -50,17 +50,33 @@ class BrokerSettings:
         120.0, "Interval of AMQP heartbeats; None or 0 turns them off.", old="BROKER_HEARTBEAT", unit="s", low=0
     )
     broker_heartbeat_checkrate: float = setting(
-        3.0, "How often within that interval they are checked.", old="BROKER_HEARTBEAT_CHECKRATE", above=0
+        3.0,
+        "How often within that interval they are checked.",
+        old="BROKER_HEARTBEAT_CHECKRATE",
+        above=0,
+        unused="the connection's own thread checks them, in time whatever the worker does",
     )
     broker_use_ssl: bool | dict[str, Any] = setting(False, "Use TLS; a dict gives its options.", old="BROKER_USE_SSL")
     broker_pool_limit: int | None = setting(
-        10, "Connections that a client keeps; None or 0 opens one per use.", old="BROKER_POOL_LIMIT", low=0
+        10,
+        "Idle connections that a process keeps (Redis; SQL has `pool_size`); None or 0 is the driver's choice.",
+        old="BROKER_POOL_LIMIT",
+        low=0,
     )
     broker_pool_acquire_timeout: float | None = setting(
-        None, "Longest wait for a free connection.", old="BROKER_POOL_ACQUIRE_TIMEOUT", unit="s", low=0
+        None,
+        "Longest wait for a free connection.",
+        old="BROKER_POOL_ACQUIRE_TIMEOUT",
+        unit="s",
+        low=0,
+        unused="`publish_timeout` bounds every wait of a call",
     )
     broker_connection_timeout: float | None = setting(
-        4.0, "Longest time to connect.", old="BROKER_CONNECTION_TIMEOUT", unit="s", above=0
+        4.0,
+        "Longest time to connect (Redis and RabbitMQ; SQL has the option `timeout`).",
+        old="BROKER_CONNECTION_TIMEOUT",
+        unit="s",
+        above=0,
     )
     broker_connection_retry: bool = setting(
         True, "A worker whose connection is lost makes it anew; false: it ends.", old="BROKER_CONNECTION_RETRY"
@@ -79,7 +95,10 @@ class BrokerSettings:
         differs="a worker outlasts any outage of its broker",
     )
     broker_channel_error_retry: bool = setting(
-        False, "Connect anew when the broker's answer is not valid.", old="BROKER_CHANNEL_ERROR_RETRY"
+        False,
+        "Connect anew when the broker's answer is not valid.",
+        old="BROKER_CHANNEL_ERROR_RETRY",
+        unused="a worker connects anew after every failure",
     )
     broker_login_method: str | None = setting(None, "AMQP login method.", old="BROKER_LOGIN_METHOD")
     broker_native_delayed_delivery_queue_type: Literal["quorum", "classic"] = setting(
@@ -169,7 +188,10 @@ class WorkerSettings:
         old="CELERYD_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS",
     )
     worker_detect_quorum_queues: bool = setting(
-        True, "Consume as quorum queues need it where there are any.", old="CELERYD_DETECT_QUORUM_QUEUES"
+        True,
+        "Consume as quorum queues need it where there are any.",
+        old="CELERYD_DETECT_QUORUM_QUEUES",
+        unused="workers consume in the way that every type of queue takes",
     )
     worker_state_db: str | None = setting(
         None, "File that keeps revoked task ids over restarts.", old="CELERYD_STATE_DB"

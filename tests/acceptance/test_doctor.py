@@ -223,6 +223,21 @@ def test_a_server_and_its_clock(telling: Celeriac) -> None:
     assert "durability: the disk is a rumour" in text(of(telling, Level.WARN, "broker"))
 
 
+def test_each_of_several_brokers_has_to_work(tmp_path: Path) -> None:
+    app = Celeriac("t", backend=None, set_as_current=False)
+    app.conf.update(result_backend=None, broker_url=[f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/none/b.db"])
+    assert f"{tmp_path}/a.db took, gave and forgot a message" in text(of(app, Level.OK, "broker"))
+    assert f"{tmp_path}/none" in text(of(app, Level.FAIL, "broker"))
+
+
+@pytest.mark.parametrize(("synchronous", "level"), [("full", Level.OK), ("normal", Level.WARN)])
+def test_what_sqlite_may_lose(tmp_path: Path, synchronous: str, level: Level) -> None:
+    url = f"sqlite:///{tmp_path}/a.db?synchronous={synchronous}"
+    app = Celeriac("t", broker=url, backend=url, set_as_current=False)
+    for topic in ("broker", "results"):
+        assert "durability: " in text(of(app, level, topic))
+
+
 def test_a_bug_of_one_driver_does_not_stop_the_rest(telling: Celeriac) -> None:
     telling.backend = BrokenStore("memory://")
     assert [each.text for each in of(telling, Level.FAIL)] == ["unexpected KeyError: 'oops'"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.config import Settings
 from celeriac.errors import ImproperlyConfigured
 from celeriac.results import drivers
 from celeriac.results.memory import MemoryStore
@@ -17,6 +18,7 @@ from celeriac.results.sqlite import SqliteStore
 from celeriac.results.sqlite_database import parse_url
 from celeriac.transport.memory import MemoryTransport
 from celeriac.transport.open import TRANSPORTS, open_transport
+from celeriac.transport.redis import RedisTransport
 from celeriac.transport.sqlite import SqliteTransport
 
 
@@ -149,3 +151,15 @@ def test_an_old_sqlite_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
     with pytest.raises(ImproperlyConfigured, match="'sqlite:///a.db' needs SQLite 3.35; this Python has"):
         open_transport("sqlite:///a.db")
+
+
+def test_settings_are_options_of_the_driver() -> None:
+    settings = Settings({"broker_connection_timeout": 1.5, "broker_pool_limit": 3})
+    transport = open_transport("redis://h/0", {"timeout": 2.0}, settings)
+    assert isinstance(transport, RedisTransport)
+    connection = transport.settings
+    assert (connection.timeout, connection.connect_timeout, connection.max_connections) == (2.0, 1.5, 3)
+    transport = open_transport("redis://h/0", {"timeout": 2.0}, Settings({"broker_pool_limit": None}))
+    assert isinstance(transport, RedisTransport)
+    connection = transport.settings
+    assert (connection.timeout, connection.connect_timeout, connection.max_connections) == (2.0, 2.0, 10)

@@ -194,6 +194,10 @@ class SqliteStore:
                 _forget_chord(connection, group_id)
         return deleted
 
+    def durability_report(self) -> list[str]:
+        """What a power cut may cost, one line each."""
+        return self._database.durability_report()
+
     def close(self) -> None:
         """Close the connections of this process."""
         self._drop_watch()

@@ -193,6 +193,12 @@ class Database:
                 raise OperationalError(f"{self.path} was closed by another thread.")
             return retried(handle.connection, sql, self.settings.busy_timeout, parameters).fetchall()
 
+    def durability_report(self) -> list[str]:
+        """What may be lost, one line each."""
+        if self.settings.synchronous == "FULL":
+            return []
+        return [f"synchronous is {self.settings.synchronous}: a power cut loses the last moments. Set it to FULL."]
+
     def close(self) -> None:
         """Close this process's connections, when their threads are done with them. The next use opens anew."""
         if self._pid == os.getpid():

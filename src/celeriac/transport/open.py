@@ -58,9 +58,16 @@ SETTINGS = {
         "login_method": "broker_login_method",
         "failover_strategy": "broker_failover_strategy",
         "delayed_queue_type": "broker_native_delayed_delivery_queue_type",
-    }
+        "connect_timeout": "broker_connection_timeout",
+    },
+    "celeriac.transport.redis:RedisTransport": {
+        "socket_connect_timeout": "broker_connection_timeout",
+        "max_connections": "broker_pool_limit",
+    },
 }
 
+#: Defaults that are the drivers' own . They are not handed over: an option of the driver may rank above them.
+_OWN_DEFAULTS = {"broker_connection_timeout": 4.0, "broker_pool_limit": 10}
 
 #: Drivers that go through the servers of a list (`;`) themselves.
 _OWN_LISTS = ("amqp", "amqps", "librabbitmq", "pyamqp", "sentinel", "redis+cluster", "rediss+cluster")
@@ -139,8 +146,14 @@ def _from_settings(url: str, settings: Mapping[str, Any] | None) -> dict[str, An
         return {}
     found: dict[str, Any] = {"ssl": settings["broker_use_ssl"]} if settings["broker_use_ssl"] else {}
     names = SETTINGS.get(TRANSPORTS.get(url.partition("://")[0], ""), {})
-    # A setting that is None leaves the choice to the driver, but for heartbeats it turns them off.
-    values = {option: settings[name] for option, name in names.items()}
+    values = {option: settings.get(name) for option, name in names.items()}
     if "heartbeat" in values:
         values["heartbeat"] = values["heartbeat"] or 0
-    return found | {option: value for option, value in values.items() if value is not None}
+    if not values.get("max_connections"):
+        values.pop("max_connections", None)
+    # A setting that is None leaves the choice to the driver, but for heartbeats it turns them off.
+    return found | {
+        option: value
+        for option, value in values.items()
+        if value is not None and value != _OWN_DEFAULTS.get(names[option])
+    }

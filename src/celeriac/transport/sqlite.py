@@ -447,6 +447,10 @@ class SqliteTransport(TopicMail):
         """Listen to topics."""
         return SqliteSubscription(self._database, self._wakeup, topics)
 
+    def durability_report(self) -> list[str]:
+        """What a power cut may cost, one line each."""
+        return self._database.durability_report()
+
     def close(self) -> None:
         """Close the connections of this process."""
         self._wakeup.close()
