@@ -173,8 +173,15 @@ class Signature(dict[str, Any]):
             return app.send_task(self["task"], args, kwargs, **options)
         return task.apply_async(args, kwargs, **options)
 
+    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+        """`delay` for coroutines."""
+        return await self.aapply_async(partial_args, partial_kwargs)
+
     async def aapply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """`apply_async` for coroutines."""
+        """`apply_async` for coroutines. A workflow is sent by a thread."""
+        if type(self) is not Signature:
+            run = import_object("celeriac.batching:run_aside", "aapply_async")
+            return await run(self.apply_async, args, kwargs, **options)
         args, kwargs, options = self.merge(args, kwargs, options)
         return await self.app.asend_task(self["task"], args, kwargs, **options)
 

@@ -54,9 +54,16 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         app.task(lambda x, y=0: x + y, name="add")
         app.task(lambda values: values, name="echo")
         app.task(_fail, name="fail", typing=False)
+        app.task(_grow, name="grow", bind=True)
         app.conf.task_unknown_delay = 0.01
         with start_worker(app, pool="threads", concurrency=3):
             yield app
+
+
+def _grow(self: Any, count: int) -> int:
+    for number in range(count):
+        self.add_to_chord(self.app.tasks["add"].s(10, number))
+    return count
 
 
 def _fail(*args: Any) -> None:
@@ -92,3 +99,16 @@ def test_a_part_that_ends_badly_ends_the_chord(app: Celeriac, name: str) -> None
     failed = inner_body.parent.results[1]
     assert failed.get(timeout=30, propagate=False) is not None
     assert failed.state == ("REVOKED" if name == "late" else "FAILURE")
+
+
+def test_a_running_chord_may_grow(app: Celeriac) -> None:
+    add, echo, grow = app.tasks["add"], app.tasks["echo"], app.tasks["grow"]
+    result = chord([grow.s(3), add.s(1, 1)], echo.s()).apply_async()
+    found = result.get(timeout=30, propagate=False)
+    if hasattr(app.backend, "grow_chord"):
+        assert (found[:2], sorted(found[2:])) == ([3, 2], [10, 11, 12])
+    else:
+        assert "can't add parts to a chord that runs; Redis can" in str(found)
+    alone = grow.delay(1)
+    with pytest.raises(ValueError, match="not member of any chord"):
+        alone.get(timeout=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -500,3 +501,13 @@ def test_a_part_that_can_not_be_run_ends_the_chord(t: Tasks, monkeypatch: pytest
     run_all(t.app)
     assert (result.state, type(result.result)) == ("FAILURE", ChordError)
     assert steps.state == "FAILURE"
+
+
+def test_coroutines_send_workflows_too(t: Tasks) -> None:
+    async def send() -> list[Any]:
+        made = [t.add.s(1, 1) | t.add.s(1), group(t.add.s(1, 1)), chord([t.add.s(1, 1)], t.echo.s()), t.add.map([1])]
+        return [await each.adelay() for each in made]
+
+    results = asyncio.run(send())
+    run_all(t.app)
+    assert [value(result) for result in results] == [3, [2], [2], [1]]
