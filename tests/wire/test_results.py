@@ -260,3 +260,14 @@ def test_any_mapping_is_read_or_refused(meta: dict[str, Any], serializer: str) -
     assert msgspec.json.encode(record.children) == msgspec.json.encode(
         meta["children"] if isinstance(meta.get("children"), list) else None
     )
+
+
+def test_a_moment_of_an_older_peer_is_read() -> None:
+    """Typed JSON, as kombu 5.3 writes a datetime."""
+    data = (
+        b'{"status": "SUCCESS", "result": 5, "traceback": "half \\ud800", "children": [[["c", null], null]], "task_id": "t",'
+        b' "date_done": {"__type__": "datetime", "__value__": "2024-01-02T03:04:05+00:00"}}'
+    )
+    record = record_from_document(data)
+    assert record.date_done == "2024-01-02T03:04:05+00:00"
+    assert (record.traceback, record.children) == ("half \ud800", [[["c", None], None]])

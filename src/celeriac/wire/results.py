@@ -7,6 +7,7 @@ value is decoded on the way, so that no class of a task is ever loaded in the su
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ _KEYS = frozenset({
 _VALUES: tuple[str, ...] = ("result", "args", "kwargs")
 
 _json_parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_json_any = msgspec.json.Decoder()
 _msgpack_parts = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 
 
@@ -212,8 +214,19 @@ def record_from_document(
     except (ValueError, RecursionError):  # NaN, for instance; or an error, with a better text
         return _record_from_values(data, kind, accept)
     values = {key: bytes(parts.pop(key)) for key in _VALUES if key in parts}
-    plain = {key: codec.loads(bytes(value), kind, "utf-8", frozenset({kind})) for key, value in parts.items()}
+    plain = {key: _plain(key, value, kind) for key, value in parts.items()}
     return _record(plain, values, kind)
+
+
+def _plain(key: str, value: msgspec.Raw, kind: str) -> Any:
+    """A field that a record keeps decoded: text, a number, or an array of these."""
+    if kind == _JSON and key in _KEYS:
+        # What is harder is the slower decoder's: half a surrogate pair, or the typed values of older peers.
+        with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            found = _json_any.decode(value)
+            if not isinstance(found, dict):
+                return found
+    return codec.loads(bytes(value), kind, "utf-8", frozenset({kind}))
 
 
 def _decompressed(data: bytes, max_bytes: int) -> bytes:
