@@ -92,6 +92,8 @@ class Control:
             tell(transport, self.app.conf, wanted, timeout)
             return None
         limit = limit or (len(names) if names else None)
+        if timeout is None and limit is None:
+            timeout = 1.0  # nobody knows how many will answer
         answers = ask(transport, self.app.conf, self.clock, wanted, timeout, limit, callback)
         return [{answer.node: answer.value} for answer in answers]
 

@@ -234,6 +234,47 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
 
     # the rest
 
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Keep the task from running, if it waits; see `app.control.revoke`.
+
+        Args:
+            terminate: End it if it runs, too.
+            signal: The signal for that (default: SIGTERM).
+            wait: Wait up to `timeout` seconds (default: 1) until the workers have answered.
+        """
+        self.app.control.revoke(
+            self.id,
+            terminate=terminate,
+            signal=signal or "SIGTERM",
+            reply=wait,
+            timeout=1.0 if timeout is None else timeout,
+        )
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: dict[str, Any],
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Revoke all tasks that bear one of these stamps, whoever sent them."""
+        self.app.control.revoke_by_stamped_headers(
+            headers,
+            terminate=terminate,
+            signal=signal or "SIGTERM",
+            reply=wait,
+            timeout=1.0 if timeout is None else timeout,
+        )
+
     def forget(self, *, children: bool = False) -> None:
         """Delete the result, and those of its parents.
 
@@ -391,6 +432,10 @@ class EagerResult(AsyncResult[R]):
         """Nothing is stored."""
 
     def revoke(self, *args: Any, **kwargs: Any) -> None:
+        """Mark it as revoked."""
+        self._state = states.REVOKED
+
+    def revoke_by_stamped_headers(self, *args: Any, **kwargs: Any) -> None:
         """Mark it as revoked."""
         self._state = states.REVOKED
 

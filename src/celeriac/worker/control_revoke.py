@@ -7,7 +7,7 @@ stored for those that don't run here, as stock workers do, for a stock client st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from celeriac import states
@@ -37,8 +37,8 @@ async def revoke(state: ControlState, task_id: Any, terminate: bool = False, sig
     number = signal_number(signal)
     found = _held(state, lambda message: message.id in wanted)
     state.revocations.add(wanted)
-    _end(state, lambda message: message.id in wanted, number)
-    await _revoke(state, wanted)
+    hit = _end(state, lambda message: message.id in wanted, number)
+    await _revoke(state, wanted, {assignment.id for assignment in hit})
     return ok(f"terminate: {', '.join(found) or 'tasks unknown'}")
 
 
@@ -72,12 +72,12 @@ async def revoke_by_stamped_headers(
     return ok(f"headers {headers} revoked" if hit else f"headers {headers} were not terminated")
 
 
-async def _revoke(state: ControlState, ids: set[str]) -> None:
+async def _revoke(state: ControlState, ids: set[str], ended: Collection[str] = ()) -> None:
     state.revocations.add(ids)
     _discard(state, lambda message: message.id in ids)
     worker = state.worker
     active = {assignment.id for _, _, assignment, _ in running(worker.pool)}
-    waiting = [task_id for task_id in ids if task_id not in active]
+    waiting = [task_id for task_id in ids if task_id not in active and task_id not in ended]
     try:
         if worker.store is not None:
             await asyncio.to_thread(store_revoked, worker.store, waiting, worker.conf.result_expires)

@@ -18,7 +18,7 @@ from celeriac.faultpoint import faultpoint
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.results.base import Record, ResultStore
-from celeriac.states import SUCCESS
+from celeriac.states import REVOKED, SUCCESS
 from celeriac.task_limits import is_named
 from celeriac.timing import backoff
 from celeriac.transport.base import Transport
@@ -193,5 +193,7 @@ def _newer(delivery: Delivery, stored: dict[str, Record]) -> Delivery:
     record = stored.get(delivery.message.id)
     if record is None or delivery.redelivered or not record.is_ready or record.state == SUCCESS:
         return delivery
+    if record.state == REVOKED and not (record.fence[1] and is_named(delivery.message.headers)):
+        return delivery  # it was revoked before it ran; else it is one that had expired or was ended, and is sent again
     del stored[record.id]
     return replace(delivery, deliveries=record.fence[1] + 1)

@@ -47,7 +47,7 @@ def signal_number(name: str | int | None) -> int:
         raise ValueError(f"there is no signal {name}")
     text = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
     if text not in known:
-        raise ValueError(f"there is no signal {name!r}.{near_match(text, known)}")
+        raise ValueError(f"there is no signal {text}.{near_match(text, known)}")
     return known[text]
 
 
