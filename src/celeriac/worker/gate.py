@@ -14,8 +14,8 @@ import asyncio
 import time
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from celeriac.config import Settings
 from celeriac.coordination.base import Claim, Coordination
@@ -24,9 +24,10 @@ from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.log import get_logger
 from celeriac.message import Message
 from celeriac.options import LIMITS
+from celeriac.rates import Taken
 from celeriac.runner.protocol import TaskFacts
 from celeriac.task_limits import TaskLimits, lock_name, mark_of
-from celeriac.timing import jitter
+from celeriac.timing import backoff, jitter
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.committer import Committer, Entry
 from celeriac.worker.gate_waiting import Lane, Waiting, claims_for, verdict_for
@@ -36,13 +37,15 @@ __all__ = ["Gate", "GateOwner", "limits_by_task", "open_gate"]
 
 logger = get_logger("celeriac.worker.gate")
 
+T = TypeVar("T")
+
 #: Seconds after which a claim that somebody else has is tried again.
 RETRY = 0.25
 #: Messages that wait here for the same claims; more go back to the broker.
 MOST_WAITING = 16
 #: Seconds for which what waits here may find no free slot of the pool; then other workers get it.
 PATIENCE = 2.0
-#: Seconds until the store is asked again after it could not be reached.
+#: Seconds until the place is asked again after it could not be reached; later longer.
 PAUSE = 0.5
 #: Shortest time between two questions for the same bucket, in seconds.
 BREATH = 0.02
@@ -102,6 +105,10 @@ class Gate:
         self._running: Counter[str] = Counter()  # the same by task
         self._ending: list[tuple[list[Claim], list[Claim], Entry | None]] = []  # to release, to keep, what follows
         self._renew_at = 0.0
+        self._owed_release: list[Claim] = []
+        self._owed_keep: list[Claim] = []
+        self._failures = 0  # in a row, to reach the place
+        self._away_until = 0.0
         self._full_since: float | None = None
         self._changed = asyncio.Event()
         self._is_stopping = False
@@ -302,9 +309,6 @@ class Gate:
         while not (self._is_stopping and not self._ending):
             try:
                 await self._step()
-            except OperationalError as exc:
-                logger.warning("limits can't be looked up, trying again: %s", exc)
-                await asyncio.sleep(PAUSE)
             except Exception:  # without this coroutine every limited task would wait for ever
                 logger.exception("limits: something is wrong")
                 await asyncio.sleep(PAUSE)
@@ -322,7 +326,7 @@ class Gate:
     async def _step(self) -> None:
         self._changed.clear()
         await self._give_back()
-        await self._renew()
+        await self._ask(self._renew)
         if self._is_stopping or not any(self._everyone()):
             self._full_since = None
             return
@@ -331,46 +335,61 @@ class Gate:
             self._make_way()
             return
         self._full_since = None
-        await self._claim(room)
+        await self._ask(self._claim, room)
         await self._start(room)
+
+    async def _ask(self, question: Callable[..., Awaitable[T]], *args: Any) -> T | None:
+        """Ask the place, unless it could not be reached a moment ago. What needs no place goes on meanwhile."""
+        if time.monotonic() < self._away_until:
+            return None
+        try:
+            answer = await question(*args)
+            self._failures = 0
+            return answer
+        except OperationalError as exc:
+            self._failures += 1
+            pause = backoff(self._failures, base=PAUSE)
+            self._away_until = time.monotonic() + pause
+            logger.warning("limits can't be looked up, trying again in %.1f s: %s", pause, exc)
+            return None
 
     def _until_next(self) -> float:
         """Seconds until there may be something to do without a word from outside."""
         now, wall = time.monotonic(), time.time()
-        moments = [self._renew_at] if self._held else []
+        moments = [max(self._renew_at, self._away_until)] if self._held else []
+        if self._owed_release or self._owed_keep:
+            moments.append(self._away_until)
         if self._full_since is not None:
             moments.append(self._full_since + PATIENCE)
         else:
-            moments += [lane.retry_at for lane in self._lanes.values() if lane.waiting]
+            moments += [max(lane.retry_at, self._away_until) for lane in self._lanes.values() if lane.waiting]
             moments += [now + self._rate_at.get(task, 0.0) - wall for task, ready in self._ready.items() if ready]
         return max(0.0, min(moments) - now) if moments else _NEVER
 
     async def _give_back(self) -> None:
-        """Release claims of what has ended, in one batch, then have it committed."""
-        if not self._ending:
-            return
+        """Release claims of what has ended, in one batch, then have it committed; a result must not wait for the place."""
         ending, self._ending = self._ending, []
-        release = [claim for claims, _, _ in ending for claim in claims]
-        keep = [claim for _, claims, _ in ending for claim in claims]
+        self._owed_release += [claim for claims, _, _ in ending for claim in claims]
+        self._owed_keep += [claim for _, claims, _ in ending for claim in claims]
+        release, keep, place = self._owed_release, self._owed_keep, self.place
         try:
-            if self.place is not None and (release or keep):
-                await asyncio.to_thread(_release_and_keep, self.place, release, keep)
-        except OperationalError as exc:  # they end by themselves; a result must not wait for that
-            logger.warning("%d claim(s) can't be given back, they will run out: %s", len(release), exc)
+            is_owed = place is not None and bool(release or keep)
+            if is_owed and await self._ask(asyncio.to_thread, _release_and_keep, place, release, keep):
+                self._owed_release, self._owed_keep = [], []
         finally:
-            for _, _, entry in ending:
-                if entry is not None:
-                    self._owner.committer.add([entry])
+            entries = [entry for _, _, entry in ending if entry is not None]
+            if entries:
+                self._owner.committer.add(entries)
 
     async def _renew(self) -> None:
         now = time.monotonic()
         if now < self._renew_at or self.place is None:
             return
-        self._renew_at = now + self._lease / 3
         everyone = [*self._held.values(), *(each for ready in self._ready.values() for each in ready)]
         claims = [claim for waiting in everyone for claim in waiting.claims]
         if claims:
             await asyncio.to_thread(self.place.acquire, claims)
+        self._renew_at = now + self._lease / 3
 
     async def _claim(self, room: int) -> None:
         """Try to get the claims of those whose turn it may be, all in one question."""
@@ -467,7 +486,11 @@ class Gate:
         if now < self._rate_at.get(task, 0.0):
             return 0
         if self.rates.is_cluster(task) and self.place is not None:
-            taken = await asyncio.to_thread(self.place.take, f"task:{task}", interval, wanted)
+            answer: Taken | None = await self._ask(asyncio.to_thread, self.place.take, f"task:{task}", interval, wanted)
+            if answer is None:
+                self._rate_at[task] = time.time() + PAUSE
+                return 0
+            taken = answer
             self._rate_at[task] = time.time() + max(taken.wait, BREATH)
         else:
             taken = self.rates.take(task, now, wanted)
@@ -493,6 +516,7 @@ def open_gate(owner: GateOwner, tasks: Mapping[str, TaskFacts], conf: Settings) 
     return Gate(owner, limits, place, conf.task_lease, rates_off=conf.worker_disable_rate_limits)
 
 
-def _release_and_keep(place: Coordination, release: list[Claim], keep: list[Claim]) -> None:
+def _release_and_keep(place: Coordination, release: list[Claim], keep: list[Claim]) -> bool:
     place.release(release)
     place.acquire(keep)
+    return True
