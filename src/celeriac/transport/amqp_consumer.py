@@ -171,6 +171,8 @@ class Consumer:
         remedy = self._progress.judge(count)
         if remedy is Remedy.NOTHING:
             return
+        if self._held:  # leases depend on the connection
+            remedy = Remedy.REOPEN
         found = ", ".join(f"{number} in {queue!r}" for queue, number in waiting.items() if number)
         reason = f"messages wait ({found}) and none has come for {quiet:.0f} s: {remedy.value}"
         if remedy is Remedy.RECONNECT:

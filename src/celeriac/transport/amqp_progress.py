@@ -3,7 +3,7 @@
 `amqp_consumer` tells it what comes, and asks it when a fetch has waited in vain. Looks at the server are rare: none while
 messages come, then one in `patience` seconds. Messages that wait there at two looks in a row, with a consumer open and
 none pushed in between, mean that something between the queue and us is broken: the consumers are opened anew, which costs
-no lease, and if that does not help, the connection is.
+no lease, and if that does not help, the connection is, unless leases depend on it.
 
 Invariant: renewing in vain becomes rarer, as a queue may have a reason to send us nothing (a single active consumer).
 """
