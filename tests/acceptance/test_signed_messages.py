@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from celeriac import Celeriac
 from celeriac.errors import ContentDisallowed, SecurityError
-from tests.support.certificates import certificate, key_pem
 from tests.support.command import environment
 from tests.support.files import eventually
+from tests.support.signing_keys import certificate, key_pem
 from tests.support.worker import WorkerProcess
 
 APP = """

@@ -16,8 +16,8 @@ from celeriac.errors import ContentDisallowed, ImproperlyConfigured, SecurityErr
 from celeriac.security import Certificate, CertStore, FSCertStore, PrivateKey, SecureSerializer, register_auth
 from celeriac.security import certificate as certificate_module
 from tests.support.apps import memory_app, run_all
-from tests.support.certificates import certificate
-from tests.support.certificates import key_pem as pem
+from tests.support.signing_keys import certificate
+from tests.support.signing_keys import key_pem as pem
 from tests.wire import golden
 
 VECTORS = golden.FOLDER / "security"
