@@ -81,8 +81,8 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
         return Admission(Decision.DEAD, reason="malformed message: it has no task id")
     if delivery.starts >= rules.max_deliveries:
         return _poisoned(delivery)
-    is_limited = message.task in rules.limited or LIMITS in headers
-    if delivery.deliveries > rules.max_deliveries * LEASES_PER_START and not is_limited:
+    is_worn = delivery.deliveries > rules.max_deliveries * LEASES_PER_START
+    if is_worn and message.task not in rules.limited and LIMITS not in headers:
         return _poisoned(delivery)
     if (
         stored is not None
