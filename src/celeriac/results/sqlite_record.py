@@ -64,8 +64,12 @@ def upsert(connection: sqlite3.Connection, records: Sequence[Record], now: float
 
 def _row(record: Record) -> tuple[Any, ...]:
     retries, deliveries = record.fence
+    date_done = record.date_done
+    if date_done is not None:  # as our workers write it, or as others do
+        is_ours = len(date_done) == 32 and date_done[26:] == "+00:00"
+        date_done = f"{date_done[:10]} {date_done[11:26]}" if is_ours else _to_column(date_done)
     return (
-        record.id, record.state, record.result, _to_column(record.date_done), record.traceback,
+        record.id, record.state, record.result, date_done, record.traceback,
         msgspec.json.encode(record.children) if record.children else None, record.name, record.args, record.kwargs,
         record.worker, record.retries, record.queue, msgspec.json.encode(record.stamps) if record.stamps else None,
         record.content_type, record.content_encoding, (retries << 31) + deliveries, record.group_id, record.parent_id,
@@ -101,12 +105,8 @@ def _plain(value: Any) -> Any:
     return None
 
 
-def _to_column(date_done: str | None) -> str | None:
+def _to_column(date_done: str) -> str:
     """ISO 8601 as SQLAlchemy writes a DATETIME: naive UTC with microseconds."""
-    if date_done is None:
-        return None
-    if len(date_done) == 32 and date_done.endswith("+00:00"):  # as our workers write it
-        return f"{date_done[:10]} {date_done[11:26]}"
     moment = datetime.fromisoformat(date_done)
     return (moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment).isoformat(" ", "microseconds")
 

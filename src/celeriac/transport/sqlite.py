@@ -295,22 +295,18 @@ class SqliteTransport(TopicMail):
         if not commits:
             return []
         now = self._clock.now()
-        sendable = [self._rows(commit.messages) if commit.messages else ([], set()) for commit in commits]
+        sendable = [(commit, *self._rows(commit.messages)) for commit in commits if commit.messages]
         wants: set[str] = set()
         with Transaction(self._database) as connection:
             lost = self._settle_all(connection, [commit.settlement for commit in commits], now, wants)
-            lost_tokens = {delivery.token for delivery in lost}
-            kept = [
-                pair
-                for pair in zip(commits, sendable, strict=True)
-                if pair[0].settlement.delivery.token not in lost_tokens
-            ]
-            records = [commit.record for commit, _ in kept if commit.record is not None]
+            tokens = {delivery.token for delivery in lost}
+            kept = [commit for commit in commits if commit.settlement.delivery.token not in tokens] if lost else commits
+            records = [commit.record for commit in kept if commit.record is not None]
             written = upsert(connection, records, now)
             # A refused record means that a newer execution has told the outcome, and published what follows.
             refused = {id(record) for record, is_written in zip(records, written, strict=True) if not is_written}
-            for commit, (rows, row_wants) in kept:
-                if rows and id(commit.record) not in refused:
+            for commit, rows, row_wants in sendable:
+                if commit.settlement.delivery.token not in tokens and id(commit.record) not in refused:
                     for sql, parameters in rows:
                         connection.execute(sql, parameters)
                     wants |= row_wants

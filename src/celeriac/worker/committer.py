@@ -175,8 +175,9 @@ class Committer:
 
     def _commit_atomically(self, batch: list[Entry], steps: _Steps) -> list[Delivery]:
         self._publish([message for entry in batch if entry.settlement is None for message in entry.messages], steps)
+        told = self._told  # of few tasks: most have no handlers
         commits = [
-            Commit(entry.settlement, self._untold(entry.record), entry.messages)
+            Commit(entry.settlement, self._untold(entry.record) if told else entry.record, entry.messages)
             for entry in batch
             if entry.settlement is not None
         ]
@@ -185,7 +186,8 @@ class Committer:
         faultpoint("before_commit")
         refused = self._transport.commit(commits)
         faultpoint("after_commit")
-        self._told.difference_update((e.record.id, e.record.fence) for e in batch if e.settlement and e.record)
+        if told:
+            told.difference_update((e.record.id, e.record.fence) for e in batch if e.settlement and e.record)
         return refused
 
     def _untold(self, record: Record | None) -> Record | None:
