@@ -167,6 +167,21 @@ def test_a_stock_clients_chain_passes_both_workers(rabbit_fleet: Fleet, redis_se
 
 
 @each_type
+@both_ways
+def test_workflows_cross(
+    rabbit_fleet: Fleet, redis_server: RedisServer, client_side: str, worker_side: str, queue_type: str
+) -> None:
+    quorum(rabbit_fleet, queue_type)
+    rabbit_fleet.backend = redis_server.url()
+    client = rabbit_fleet.client(client_side)
+    rabbit_fleet.worker(worker_side)
+    assert client("outcome((add.s(1, 2) | add.s(3) | add.s(4)).apply_async())") == ["SUCCESS", 10]
+    assert client("group(add.s(n, n) for n in range(5)).apply_async().get(timeout=20)") == [0, 2, 4, 6, 8]
+    assert client("outcome(chord([add.s(n, n) for n in range(5)])(total.s()))") == ["SUCCESS", 20]
+    assert client("outcome(chord([add.s(1, 1).set(countdown=1), add.s(2, 2)])(total.s()))") == ["SUCCESS", 6]
+
+
+@each_type
 def test_both_workers_share_one_queue_and_leave_nothing(
     rabbit_fleet: Fleet, rabbitmq_server: RabbitMQServer, queue_type: str
 ) -> None:
