@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from celeriac import current, sending, signals
 from celeriac.app_connections import AppConnections, new_origin
@@ -38,6 +38,9 @@ from celeriac.task import Task as BaseTask
 from celeriac.task_making import AsyncTask, BoundTaskDecorator, TaskDecorator, annotate, make_task
 from celeriac.wire.messages import CallForm
 from celeriac.zones import zone_of
+
+if TYPE_CHECKING:
+    from celeriac.control import Control
 
 __all__ = ["Celeriac"]
 
@@ -409,9 +412,10 @@ class Celeriac(AppConnections):
         return import_object("celeriac.eager:run_eagerly", "apply")(self, *args)
 
     @cached_property
-    def control(self) -> Any:
+    def control(self) -> Control:
         """Remote control of workers; see `celeriac.control.Control`."""
-        return import_object("celeriac.control:Control", "app.control")(self)
+        made: Control = import_object("celeriac.control:Control", "app.control")(self)
+        return made
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """A signature that this app sends."""

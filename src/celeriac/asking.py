@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from celeriac.config import Settings
-from celeriac.errors import DecodeError
+from celeriac.errors import CeleriacError
 from celeriac.log import get_logger
 from celeriac.message import ControlMessage
 from celeriac.timing import Deadline, LamportClock
@@ -100,6 +100,6 @@ def _collect(
 def _read(message: ControlMessage, accept: frozenset[str]) -> list[Answer]:
     try:
         return decode_answer(message, accept)
-    except DecodeError as exc:
+    except CeleriacError as exc:
         logger.warning("answer to a control command dropped: %s", exc)
         return []

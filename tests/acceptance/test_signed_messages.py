@@ -69,6 +69,10 @@ def test_only_what_is_signed_is_run(tmp_path: Path, worker_process: Callable[...
         )
         with pytest.raises(SecurityError, match="unknown signer"):
             stranger.AsyncResult(forged).get(timeout=30)
+        stranger.control.shutdown()  # an unsigned command
+        ping = "from signed import app; print(app.control.ping(timeout=20, limit=1))"
+        assert "{'ok': 'pong'}" in run(tmp_path, ping)
+        assert "control message dropped" in worker.output
         letters = eventually(lambda: len(found := stranger.transport.dead_letters()) == 2 and found)
         assert {letter.message.id for letter in letters} == {unsigned.id, forged}
     assert worker.stop() == 0

@@ -219,7 +219,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         conf: The changed settings, as plain data.
         not_plain: Settings that are not plain data.
         threads: Threads that were alive after the import; runners are then started by exec instead of fork.
-        listens: Whether something is connected to a signal of the supervisor, which then has to import the app, too.
+        listens: Whether the supervisor has to import the app, too: for receivers of its signals, control commands, keys.
     """
 
     error: str = ""

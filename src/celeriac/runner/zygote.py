@@ -86,6 +86,12 @@ def facts_of(task: Any) -> TaskFacts:
     )
 
 
+def _is_needed(app: Celeriac) -> bool:
+    """Whether the supervisor has to import the app: for receivers, commands of the user's own, keys of signed commands."""
+    listens = any(signals.ALL[name].receivers for name in signals.OF_THE_SUPERVISOR)
+    return listens or bool(own_commands()) or "auth" in app.conf.accept_content
+
+
 def hello_of(app: Celeriac) -> Hello:
     """What the app is, as plain data."""
     conf, not_plain = app.conf.plain()
@@ -97,7 +103,7 @@ def hello_of(app: Celeriac) -> Hello:
         queues=list(app.router.queues.values()),
         default_queue=app.router.default.name,
         threads=threading.active_count() - 1,
-        listens=any(signals.ALL[name].receivers for name in signals.OF_THE_SUPERVISOR) or bool(own_commands()),
+        listens=_is_needed(app),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac.asking import ask, box_of
 from celeriac.commands import CommandInfo, control_command, inspect_command, own_commands
-from celeriac.errors import CeleriacError, DecodeError, OperationalError
+from celeriac.errors import CeleriacError, OperationalError
 from celeriac.log import get_logger
 from celeriac.message import ControlMessage
 from celeriac.revoking import last_revoke
@@ -187,7 +187,7 @@ class Control:
     def _take(self, message: ControlMessage) -> None:
         try:
             command = decode_command(message, self._accept)
-        except DecodeError as exc:
+        except CeleriacError as exc:  # malformed, not accepted, or wrongly signed
             logger.error("control message dropped: %s", exc)
             return
         self.clock.adjust(command.clock)
