@@ -159,6 +159,9 @@ def settings(broker: Any, backend: Any = None, coordination: str | None = None) 
         ("amqp://h", "db+mysql://u:secret@h/d", None, "db+mysql://u:**@h/d"),
         ("amqp://h", "rpc://", "memory://x", "memory://x"),
         ("redis://h:1/2", None, "memory://x", "memory://x"),
+        ("redis://a:1/0;redis://b:2/0", "postgresql://h/d", None, "postgresql://h/d"),
+        (["redis://a:1/0", "redis://b:2/0"], None, None, "redis://a:1/0"),
+        ("sentinel://a:1;sentinel://b:2?master_name=m", None, None, "sentinel://a:1;sentinel://b:2?master_name=m"),
     ],
 )
 def test_the_broker_comes_first_then_the_result_store(broker: Any, backend: Any, coordination: Any, url: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from celeriac.coordination.base import Coordination
 from celeriac.results.drivers import find_factory, mask_url
+from celeriac.results.open import store_options
 from celeriac.results.sql_settings import split_scheme
 
 __all__ = ["ENTRY_POINT_GROUP", "PLACES", "no_place", "open_coordination"]
@@ -31,6 +32,10 @@ _DIALECTS = {
     "postgres": "celeriac.coordination.sql_postgres:PostgresCoordination",
     "sqlite": "celeriac.coordination.sqlite:SqliteCoordination",
 }
+#: Schemes whose URLs name several hosts of one place with `;` in between, and those of files, whose names may have one.
+_LISTS = frozenset(
+    {"sentinel", "redis+cluster", "rediss+cluster", "sqlite", "db+sqlite", "sqla+sqlite", "redis+socket"}
+)
 _CORE = "celeriac.coordination.sql_core:CoreCoordination"
 
 
@@ -53,12 +58,20 @@ def _candidates(settings: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]
     given = settings["coordination_url"]
     if given:
         return [(given, {})]
-    broker, store = _first(settings["broker_write_url"]), _first(settings["result_backend"])
+    brokers, store = _brokers(settings["broker_write_url"]), _first(settings["result_backend"])
     ssl = {"ssl": settings["broker_use_ssl"]} if settings["broker_use_ssl"] else {}
-    return [
-        (broker, {**ssl, **(settings["broker_transport_options"] or {})}),
-        (store, dict(settings["result_backend_transport_options"] or {})),
-    ]
+    at_broker = (brokers[0], {**ssl, **(settings["broker_transport_options"] or {})})
+    own = {**store_options(store, settings), **(settings["result_backend_transport_options"] or {})}
+    # Several brokers take turns, so that none of them is always the same for all: the result store is.
+    return [at_broker, (store, own)] if len(brokers) == 1 else [(store, own), at_broker]
+
+
+def _brokers(value: Any) -> list[str]:
+    """The brokers that a setting names: a list, or text with `;` in between. Some URLs have such lists of their own."""
+    given = [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value or "")]
+    if given[0].partition("://")[0] in _LISTS:
+        return [";".join(given)]
+    return [part.strip() for each in given for part in each.split(";") if part.strip()] or [""]
 
 
 def _first(url: Any) -> str:
@@ -67,7 +80,7 @@ def _first(url: Any) -> str:
 
 def no_place(settings: Mapping[str, Any], what: str) -> str:
     """Why something can't be had without a place for coordination, in one line for people."""
-    broker, store = mask_url(_first(settings["broker_write_url"])), mask_url(_first(settings["result_backend"]))
+    broker, store = mask_url(_brokers(settings["broker_write_url"])[0]), mask_url(_first(settings["result_backend"]))
     return (
         f"{what} needs a place that all workers share, and neither the broker {broker} nor the result backend"
         f" {store or 'None'} is one: set coordination_url to the URL of a Redis, PostgreSQL, MySQL or SQLite database."

@@ -14,7 +14,7 @@ from celeriac.errors import ImproperlyConfigured
 from celeriac.results.base import ResultStore
 from celeriac.results.drivers import find_factory
 
-__all__ = ["ADDRESSED", "ENTRY_POINT_GROUP", "STORES", "open_store"]
+__all__ = ["ADDRESSED", "ENTRY_POINT_GROUP", "STORES", "open_store", "store_options"]
 
 ENTRY_POINT_GROUP = "celeriac.results"
 
@@ -92,7 +92,7 @@ def open_store(
     if alias in override:
         return cast("ResultStore", _overriding(alias, override[alias])(url, dict(options or {})))
     factory = find_factory(url, STORES, ENTRY_POINT_GROUP, "result backend")
-    return cast("ResultStore", factory(url, {**_from_settings(url, settings or {}), **(options or {})}))
+    return cast("ResultStore", factory(url, {**store_options(url, settings or {}), **(options or {})}))
 
 
 def _overriding(alias: str, driver: Any) -> Any:
@@ -106,7 +106,8 @@ def _overriding(alias: str, driver: Any) -> Any:
         raise ImproperlyConfigured(f"override_backends[{alias!r}]: can't import {driver!r}: {exc}") from exc
 
 
-def _from_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def store_options(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a store that are settings of the app."""
     kind = url.partition("://")[0].partition("+")[0]
     if kind == "rpc":
         return {option: settings[name] for option, name in RPC.items() if name in settings}
