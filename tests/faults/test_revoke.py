@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac import AsyncResult
+from celeriac import AsyncResult, chord, group
 from celeriac.errors import TaskRevokedError
 from tests.faults.apps.rig import Rig, kill
 from tests.support.files import eventually
@@ -161,3 +161,28 @@ def test_waiting_tasks_of_a_busy_worker_are_revoked_at_once(rig: Rig) -> None:
     rig.app.control.terminate(busy.id)
     rig.assert_empty()
     assert set(rig.starts()) == {"first", "busy"}
+
+
+def test_a_group_is_revoked_by_one_command(rig: Rig) -> None:
+    """[B-REVOKE-013]"""
+    waiting = group(rig.app.signature("note", (None, f"g{number}")) for number in range(5)).apply_async()
+    waiting.revoke()
+    after = rig.send("note", None, "after")
+    rig.worker("-c", "1")
+    assert after.get(timeout=30) == "after"
+    rig.assert_empty()
+    assert [revoked_text(member) for member in waiting] == ["revoked"] * 5
+    assert rig.starts() == {"after": 1}
+
+
+def test_a_chord_ends_when_one_of_its_parts_is_revoked(rig: Rig) -> None:
+    """[B-REVOKE-017]"""
+    parts = [rig.app.signature("note", (None, f"p{number}")) for number in range(3)]
+    result = chord(parts)(rig.app.signature("note", ("body",)))
+    result.parent[1].revoke()
+    rig.worker("-c", "1")
+    with pytest.raises(Exception, match=r"revoked"):
+        result.get(timeout=30)
+    assert rig.app.AsyncResult(result.id).state == "FAILURE"
+    assert rig.starts()["body"] == 0
+    rig.assert_empty()

@@ -191,6 +191,31 @@ def test_the_pool_grows_and_shrinks(app: Celeriac, worker: EmbeddedWorker) -> No
     assert app.send_task("wire.add", (1, 1)).get(timeout=20) == 2
 
 
+def test_the_pool_is_restarted_where_that_is_allowed(app: Celeriac, gate: Gate) -> None:
+    """[B-CONTROL-024]"""
+    app.conf.worker_pool_restarts = True
+    with start_worker(app, pool="threads", node=NODE) as worker:
+        listens(app)
+        before = worker._supervisor.pool.processes[:]
+        assert ask(app, "pool_restart") == {"ok": "reload started"}
+        assert "signal HUP" in ask(app, "pool_restart", reload=True)["error"]
+        assert app.send_task("wire.add", (1, 1)).get(timeout=20) == 2
+        assert not {id(each) for each in before} & {id(each) for each in worker._supervisor.pool.processes}
+        gate.open.set()
+
+
+def test_a_worker_answers_while_its_task_blocks(app: Celeriac, gate: Gate) -> None:
+    """[B-CONTROL-035] In Celery a solo worker answers when its task has ended."""
+    with start_worker(app, pool="solo", node=NODE):
+        listens(app)
+        result = app.send_task("wire.wait")
+        assert gate.begun.wait(20)
+        assert ask(app, "ping") == {"ok": "pong"}
+        assert "can't be terminated" in ask(app, "revoke", task_id=result.id, terminate=True)["error"]
+        gate.open.set()
+        assert result.get(timeout=20) == "done"
+
+
 def test_time_limits_hold_from_now_on(app: Celeriac, worker: EmbeddedWorker) -> None:
     [answer] = app.control.time_limit("wire.add", soft=5, hard=10, reply=True, **ASK)
     assert answer == {NODE: {"ok": "time limits set successfully"}}
