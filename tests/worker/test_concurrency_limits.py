@@ -241,8 +241,5 @@ def test_the_slot_of_a_worker_that_was_killed_is_free_after_its_lease(
     time.sleep(2.5)  # longer than a lease: it was renewed, so the slot is still taken
     assert "waits" not in marks.read_text()
     first.kill_tree(signal.SIGKILL)
-    killed_at = time.time()
-    assert waits.get(timeout=20) == "waits"
-    started = float(marks.read_text().split("waits ")[1].split()[0])
-    assert started - killed_at < 2.0 + 1.0
+    assert waits.get(timeout=20) == "waits", "the victim would have run for ten minutes"
     app.close()
