@@ -76,6 +76,7 @@ def test_a_task_that_runs_may_end_and_the_rest_goes_back(app: Celeriac) -> None:
         assert has_begun.wait(20)
         stopping = threading.Thread(target=worker.stop)
         stopping.start()
+        eventually(lambda: worker._supervisor.is_stopping)
         eventually(lambda: app.transport.size("celery").ready == 1)
         may_end.set()
         stopping.join(20)
