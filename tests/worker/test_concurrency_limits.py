@@ -130,6 +130,39 @@ def test_other_tasks_are_not_held_up(app: Celeriac, meter: Meter) -> None:
         slow[0].get(timeout=20)
 
 
+def test_a_flood_of_short_tasks_does_not_starve_those_with_limits(app: Celeriac) -> None:
+    """The pool has more of them at hand than slots, all the time."""
+    is_over = threading.Event()
+
+    @app.task(ignore_result=True)
+    def short() -> None: ...
+
+    @app.task(max_concurrency=1)
+    def slot(number: int) -> int:
+        return number
+
+    @app.task(rate_limit="100/s")
+    def rated(number: int) -> int:
+        return number
+
+    def flood() -> None:
+        while not is_over.wait(0.005):
+            if app.transport.size("celery").ready < 2000:
+                for _ in range(500):
+                    short.delay()
+
+    flooding = threading.Thread(target=flood)
+    with start_worker(app, pool="threads", concurrency=2) as worker:
+        flooding.start()
+        try:
+            eventually(lambda: worker._supervisor.pool.done > 2000)
+            results = [*(slot.delay(number) for number in range(5)), *(rated.delay(number) for number in range(5))]
+            assert [result.get(timeout=20) for result in results] == [*range(5), *range(5)]
+        finally:
+            is_over.set()
+            flooding.join()
+
+
 def test_a_failed_and_a_retried_task_free_their_slot(app: Celeriac, meter: Meter) -> None:
     @app.task(bind=True, max_concurrency=1, default_retry_delay=3600)
     def limited(self: Any, how: str) -> str:

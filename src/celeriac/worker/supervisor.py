@@ -298,7 +298,10 @@ class Supervisor:
 
     def room(self) -> int:
         """How many tasks the pool could start now."""
-        return 0 if self.is_stopping else self.pool.capacity - self.pool.held - len(self.pool.ready)
+        if self.is_stopping:
+            return 0
+        # While short tasks queue up here, each is over in a moment: one with limits may stand in that queue, too.
+        return self.pool.wanted() or int(len(self.pool.ready) >= self.pool.capacity)
 
     def on_turn(self, assignments: Sequence[Assignment]) -> None:
         """The gate has let these through."""
