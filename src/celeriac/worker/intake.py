@@ -1,12 +1,13 @@
 """Fetches messages as far as the pool can use them, from a thread of its own.
 
 One round trip takes as many as are wanted. What comes is put under lease renewal, looked up in the result store where it
-was delivered before, and handed to the supervisor's event loop. While the broker is away it tries again, for
-ever unless the settings set an end.
+was delivered before, and handed to the supervisor's event loop; while the store is away, only what is doubtful waits for
+it. While the broker is away it tries again, for ever unless the settings set an end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ logger = get_logger("celeriac.worker.intake")
 
 #: Seconds a fetch waits at the broker when there is nothing; it is interrupted when that must end.
 WAIT = 5.0
+#: Seconds between two looks whether the store can be read again, while something waits for it.
+ASK_EVERY = 0.5
 #: Messages taken in one round trip at most.
 MAX_BATCH = 512
 #: Longest pause between two attempts, in seconds: after a long outage the next task starts within it and a connect.
@@ -71,6 +74,10 @@ class Intake:
         self._left_out: frozenset[str] = frozenset()
         self._wanted = 0
         self._is_stopping = False
+        #: What was fetched and waits until the store can be read, since when it may be asked again, and its refusals.
+        self._waiting: list[Delivery] = []
+        self._ask_at = 0.0
+        self._refusals = 0
         self.revocations = Revocations()
         self.revocations.unheard_until = 0.0  # until the worker says otherwise
         self._thread = threading.Thread(target=self._run, name="celeriac-intake", daemon=True)
@@ -118,32 +125,43 @@ class Intake:
         failures = 0
         while True:
             with self._condition:
-                while not self._is_stopping and (self._wanted <= 0 or not (queues := self._open_queues())):
-                    self._condition.wait()
+                self._condition.wait_for(self._has_to_act, ASK_EVERY if self._waiting else None)
                 if self._is_stopping:
-                    return
-                number = min(self._wanted, MAX_BATCH)
+                    break
+                queues, number = self._open_queues(), min(self._wanted - len(self._waiting), MAX_BATCH)
             try:
                 if failures or self._leases.is_behind:
                     self._leases.catch_up()
-                self._consuming.begins()
-                deliveries = self._transport.fetch(queues, number, WAIT, self._lease)
+                deliveries = self._fetch(queues, number) if queues and number > 0 else []
                 if failures:
                     logger.warning("connected to %s again", self._transport.url)
                 failures = 0
-                self._consuming.ends(len(deliveries), queues)
-                if deliveries:
+                if deliveries or self._waiting:
                     self._take(deliveries)
             except Exception as exc:  # whatever a driver raises: without this thread the worker would idle for ever
                 failures += 1
                 if self._consuming.fails(exc, failures):
                     self._on_give_up(exc)
-                    return
+                    break
                 pause, trace = backoff(failures, cap=LONGEST_PAUSE), None if isinstance(exc, OperationalError) else exc
                 url = self._transport.url
                 logger.error("can't fetch from %s, trying again in %.1f s: %s", url, pause, exc, exc_info=trace)
                 with self._condition:
                     self._condition.wait_for(lambda: self._is_stopping, pause)
+
+        with contextlib.suppress(OperationalError):  # else their leases run out
+            if self._waiting:
+                self._give_back(self._waiting)
+
+    def _has_to_act(self) -> bool:
+        # What waits counts as taken: it would be hoarded else, while another worker might run it.
+        return self._is_stopping or (self._wanted > len(self._waiting) and bool(self._open_queues()))
+
+    def _fetch(self, queues: list[str], number: int) -> list[Delivery]:
+        self._consuming.begins()
+        deliveries = self._transport.fetch(queues, number, ASK_EVERY if self._waiting else WAIT, self._lease)
+        self._consuming.ends(len(deliveries), queues)
+        return deliveries
 
     def _open_queues(self) -> list[str]:
         return [name for name in self.queues if name not in self._left_out] if self._left_out else self.queues
@@ -154,38 +172,49 @@ class Intake:
         if self._is_stopping:
             self._give_back(deliveries)
             return
-        stored = self._stored(deliveries)
-        deliveries = [_newer(delivery, stored) for delivery in deliveries] if stored else deliveries
         with self._condition:
             self._wanted = max(0, self._wanted - len(deliveries))
-        self._on_deliveries(deliveries, stored)
+        stored = self._stored([*self._waiting, *deliveries])
+        if stored is None:
+            self._waiting += [delivery for delivery in deliveries if self._is_doubtful(delivery)]
+            ready = [delivery for delivery in deliveries if not self._is_doubtful(delivery)]
+        else:
+            ready = [_newer(delivery, stored) for delivery in (*self._waiting, *deliveries)]
+            self._waiting = []
+        if ready:
+            self._on_deliveries(ready, stored or {})
 
     def _give_back(self, deliveries: list[Delivery]) -> None:
         self._transport.settle([Settlement(delivery, Action.REQUEUE) for delivery in deliveries])
         self._leases.discard(deliveries)
 
-    def _stored(self, deliveries: list[Delivery]) -> dict[str, Record]:
-        """The stored records of what was delivered before, has an id that its caller chose, or may have been revoked unheard.
+    def _is_doubtful(self, delivery: Delivery) -> bool:
+        """Whether it may have ended, or been revoked unheard: without the store's word it can't be run."""
+        return bool(delivery.message.id) and (delivery.redelivered or self.revocations.is_doubtful(delivery.message.id))
 
-        Waits for a store that is down: without its word a task that has ended could run again, and no outcome could
-        be stored anyway.
+    def _stored(self, deliveries: list[Delivery]) -> dict[str, Record] | None:
+        """The stored records of those that are doubtful, or have an id that their caller chose; None: the store is away.
+
+        What is doubtful waits for the store then. The others run: a second run is spared as far as the store can be read.
         """
-        is_doubtful = self.revocations.is_doubtful
         ids = [
-            message.id
-            for each in deliveries
-            if (message := each.message).id
-            and (each.redelivered or is_named(message.headers) or is_doubtful(message.id))
+            delivery.message.id
+            for delivery in deliveries
+            if self._is_doubtful(delivery) or (delivery.message.id and is_named(delivery.message.headers))
         ]
-        attempt = 0
-        while ids and self._store is not None and not self._is_stopping:
-            try:
-                return {record.id: record for record in self._store.get(ids) if record is not None}
-            except OperationalError as exc:
-                attempt += 1
-                logger.warning("the result store can't be read, trying again: %s", exc)
-                time.sleep(min(backoff(attempt), 1.0))
-        return {}
+        if not ids or self._store is None:
+            return {}
+        if time.monotonic() < self._ask_at:
+            return None
+        try:
+            found = {record.id: record for record in self._store.get(ids) if record is not None}
+        except OperationalError as exc:
+            self._refusals += 1
+            self._ask_at = time.monotonic() + min(backoff(self._refusals), LONGEST_PAUSE)
+            logger.warning("the result store can't be read, trying again: %s", exc)
+            return None
+        self._refusals = 0
+        return found
 
 
 def _newer(delivery: Delivery, stored: dict[str, Record]) -> Delivery:
