@@ -10,6 +10,9 @@ import pytest
 
 from celeriac import AsyncResult, Celeriac, GroupResult, Ignore, Reject, chain, chord, group
 from celeriac.errors import ChordError, ImproperlyConfigured, NotRegistered
+from celeriac.outcome import Part
+from celeriac.results.base import Record
+from celeriac.worker.chords import Entry, count
 from tests.support.apps import memory_app, run_all, sent
 
 
@@ -511,3 +514,22 @@ def test_coroutines_send_workflows_too(t: Tasks) -> None:
     results = asyncio.run(send())
     run_all(t.app)
     assert [value(result) for result in results] == [3, [2], [2], [1]]
+
+
+def test_of_two_parts_that_see_the_end_one_sends_the_body(t: Tasks) -> None:
+    store = t.app.backend
+    store.start_chord("group", 2, b'[["group", null], [[["a", null], null], [["b", null], null]]]', None)
+    last: list[str] = []
+
+    def end(index: int) -> None:
+        entry = Entry(
+            record=Record(id="ab"[index], state="SUCCESS", result=b"1"), parts=[Part("group", index, 2, "ab"[index])],
+            on_last=lambda group_id: last.append("ab"[index]),
+        )  # fmt: skip
+        for counted in count(store, [entry]):
+            if counted.on_done is not None:
+                counted.on_done()
+
+    for index in (0, 1, 0, 1, 0):
+        end(index)
+    assert last == ["b", "b"]

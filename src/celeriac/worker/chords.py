@@ -7,6 +7,7 @@ been sent, so that a death in between repeats this step.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -19,6 +20,9 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.states import SUCCESS
 
 __all__ = ["Entry", "count", "forget"]
+
+#: Seconds for which it is remembered which part sends the body: longer than any delivery of another one lasts.
+CLAIM_KEPT = 86_400.0
 
 logger = get_logger("celeriac.worker.chords")
 
@@ -84,7 +88,16 @@ def _counted(store: ResultStore, entry: Entry, stored: Mapping[str, Record]) -> 
 def _is_last(store: ResultStore, part: Part, record: Record | None) -> bool:
     if record is None:  # it has expired already
         record = Record(id=part.task_id, state=SUCCESS, result=b"null")
-    return store.join_part(part.group_id, part.index, part.size, record)
+    if not store.join_part(part.group_id, part.index, part.size, record):
+        return False
+    # A part that is delivered again may see that all have ended while another one is about to send the body. Only the first
+    # to be noted here sends it; a success is never replaced, so there is one. It is not acknowledged before.
+    name = msgspec.json.encode(part.task_id)
+    claim = Record(id=f"{part.group_id}.body", state=SUCCESS, result=name, expires_at=time.time() + CLAIM_KEPT)
+    if not store.store([claim]):
+        return True
+    (found,) = store.get([claim.id])
+    return found is None or found.result == name
 
 
 def forget(store: ResultStore, batch: list[Entry], refused: set[str]) -> None:
