@@ -30,6 +30,7 @@ class Watch:
     def __init__(self, server: Server) -> None:
         self._connection: Connection = open_connection(server.settings)
         self.keys: set[bytes] = set()
+        self._gone: set[bytes] = set()  # still subscribed to; told to the server together with the next subscription
         self.arrived: dict[bytes, bytes] = {}
 
     def add(self, keys: Iterable[bytes]) -> None:
@@ -37,7 +38,7 @@ class Watch:
         new = list(dict.fromkeys(key for key in keys if key not in self.keys))
         for start in range(0, len(new), _STEP):
             step = new[start : start + _STEP]
-            self._connection.send([("SUBSCRIBE", *step)])
+            self._connection.send([*self._farewell(), ("SUBSCRIBE", *step)])
             missing = len(step)
             while missing > 0:
                 missing -= self.listen(self._connection.settings.timeout, must_come=True)
@@ -52,7 +53,8 @@ class Watch:
         confirmed = 0
         for kind, key, value in pushes:
             if kind == b"message":
-                self.arrived[key] = value
+                if key not in self._gone:
+                    self.arrived[key] = value
             elif kind == b"subscribe":
                 confirmed += 1
         return confirmed
@@ -65,8 +67,14 @@ class Watch:
         """These have been told: listen to them no more. Whoever asks for one again has to read it."""
         gone = list(keys)
         self.keys.difference_update(gone)
-        for start in range(0, len(gone), _STEP):
-            self._connection.send([("UNSUBSCRIBE", *gone[start : start + _STEP])])
+        self._gone.update(gone)
+        if len(self._gone) >= _STEP:
+            self._connection.send(self._farewell())
+
+    def _farewell(self) -> list[tuple[str | bytes, ...]]:
+        """The commands that end what is not listened to any more."""
+        gone, self._gone = list(self._gone), set()
+        return [("UNSUBSCRIBE", *gone[start : start + _STEP]) for start in range(0, len(gone), _STEP)]
 
     def is_fit(self, wanted: Container[bytes]) -> bool:
         """Whether it can go on for these keys: of this process, and not mostly listening for others."""
