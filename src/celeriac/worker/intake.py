@@ -132,6 +132,9 @@ class Intake:
             try:
                 if failures or self._leases.is_behind:
                     self._leases.catch_up()
+                if self._is_blind():
+                    time.sleep(ASK_EVERY)
+                    continue
                 deliveries = self._fetch(queues, number) if queues and number > 0 else []
                 if failures:
                     logger.warning("connected to %s again", self._transport.url)
@@ -156,6 +159,17 @@ class Intake:
     def _has_to_act(self) -> bool:
         # What waits counts as taken: it would be hoarded else, while another worker might run it.
         return self._is_stopping or (self._wanted > len(self._waiting) and bool(self._open_queues()))
+
+    def _is_blind(self) -> bool:
+        """Whether each message would have to wait for the store, and it is away: then others shall have them."""
+        if self._store is None or self.revocations.unheard_until != float("inf"):
+            return False
+        try:
+            self._store.get([""])
+        except OperationalError as exc:
+            logger.warning("the result store can't be read, trying again: %s", exc)
+            return True
+        return False
 
     def _fetch(self, queues: list[str], number: int) -> list[Delivery]:
         self._consuming.begins()
