@@ -6,6 +6,7 @@ a generator counts too. Comprehensions are calls in Python 3.11 and none in 3.12
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,12 +80,15 @@ def count_calls(function: Callable[[], Any]) -> CallCount:
         elif event == "return":
             depth -= 1
 
-    before = sys.getprofile()
+    before, collects = sys.getprofile(), gc.isenabled()
+    gc.disable()  # what dies of earlier tests, and runs code of its own at that, is none of the calls
     sys.setprofile(profile)
     try:
         result = function()
     finally:
         sys.setprofile(before)
+        if collects:
+            gc.enable()
     return CallCount(result=result, made=tuple(made))
 
 

@@ -74,10 +74,9 @@ class Intake:
         self._left_out: frozenset[str] = frozenset()
         self._wanted = 0
         self._is_stopping = False
-        #: What was fetched and waits until the store can be read, since when it may be asked again, and its refusals.
+        #: What was fetched and waits until the store can be read, and who looks whether it can.
         self._waiting: list[Delivery] = []
-        self._ask_at = 0.0
-        self._refusals = 0
+        self._probe: threading.Thread | None = None
         self.revocations = Revocations()
         self.revocations.unheard_until = 0.0  # until the worker says otherwise
         self._thread = threading.Thread(target=self._run, name="celeriac-intake", daemon=True)
@@ -128,7 +127,7 @@ class Intake:
                 self._condition.wait_for(self._has_to_act, ASK_EVERY if self._waiting else None)
                 if self._is_stopping:
                     break
-                queues, number = self._open_queues(), min(self._wanted - len(self._waiting), MAX_BATCH)
+                queues, number = self._open_queues(), self._room()
             try:
                 if failures or self._leases.is_behind:
                     self._leases.catch_up()
@@ -157,8 +156,11 @@ class Intake:
                 self._give_back(self._waiting)
 
     def _has_to_act(self) -> bool:
-        # What waits counts as taken: it would be hoarded else, while another worker might run it.
-        return self._is_stopping or (self._wanted > len(self._waiting) and bool(self._open_queues()))
+        return self._is_stopping or (self._room() > 0 and bool(self._open_queues()))
+
+    def _room(self) -> int:
+        """How many to fetch now. While the store is away some wait for it, but not without bound."""
+        return min(self._wanted, MAX_BATCH - len(self._waiting))
 
     def _is_blind(self) -> bool:
         """Whether each message would have to wait for the store, and it is away: then others shall have them."""
@@ -218,17 +220,26 @@ class Intake:
         ]
         if not ids or self._store is None:
             return {}
-        if time.monotonic() < self._ask_at:
+        if self._probe is not None and self._probe.is_alive():
             return None
         try:
-            found = {record.id: record for record in self._store.get(ids) if record is not None}
+            return {record.id: record for record in self._store.get(ids) if record is not None}
         except OperationalError as exc:
-            self._refusals += 1
-            self._ask_at = time.monotonic() + min(backoff(self._refusals), LONGEST_PAUSE)
             logger.warning("the result store can't be read, trying again: %s", exc)
+            self._probe = threading.Thread(target=self._look, name="celeriac-intake-probe", daemon=True)
+            self._probe.start()
             return None
-        self._refusals = 0
-        return found
+
+    def _look(self) -> None:
+        """Until the store can be read, in a thread of its own: a frozen one takes seconds to refuse, while fetching goes on."""
+        attempt = 0
+        while not self._is_stopping:
+            attempt += 1
+            time.sleep(backoff(attempt, cap=LONGEST_PAUSE))
+            with contextlib.suppress(OperationalError):
+                if self._store is not None:
+                    self._store.get([""])
+                return
 
 
 def _newer(delivery: Delivery, stored: dict[str, Record]) -> Delivery:

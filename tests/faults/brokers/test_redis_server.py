@@ -22,6 +22,8 @@ from tests.support.server import need
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 STOCK_PYTHON = ROOT / ".bench-venv" / "bin" / "python"
+#: Seconds that a `delay()` may take here.
+PUBLISH_TIMEOUT = 1.0
 #: With kombu: restores what is overdue, as stock workers do, all the time. Says so when it has looked for the first time.
 RESTORER = """
 import sys, threading
@@ -69,11 +71,11 @@ def broker(server: RedisServer) -> Iterator[Broker]:
 def test_idle_clients_of_a_frozen_server_raise_in_time(broker: Broker, figure: Callable[[str], None]) -> None:
     """Idle connections are asked whether they are alive: that must not take the time of a publish once more for each."""
     options = {"health_check_interval": 0.01}
-    with Client(broker.url, broker_transport_options=options) as client:
+    with Client(broker.url, PUBLISH_TIMEOUT, broker_transport_options=options) as client:
         assert_sent(client.told(), "in peace")
         broker.server.freeze()
         client.go_on()
-        longest = assert_refused(client.told(), broker.server.port, "frozen")
+        longest = assert_refused(client.told(), broker.server.port, "frozen", PUBLISH_TIMEOUT)
         broker.server.thaw()
         client.go_on()
         assert_sent(client.told(), "after the heal")
