@@ -27,7 +27,7 @@ demo: $(READY)  ## See it work: tasks, a killed worker, nothing lost
 
 test: $(READY) $(BENCH_READY)  ## All tests, on private servers; installs missing ones where it may
 	@$(BIN)/python scripts/install_servers.py
-	$(BIN)/python -m pytest $(wildcard $(addprefix tests/,$(SUITES))) $(PYTEST)
+	$(BIN)/python scripts/run_tests.py $(PYTEST) -- $(wildcard $(addprefix tests/,$(SUITES)))
 
 faults: $(READY)  ## Only the tests that kill, cut and stop things
 	@test -d tests/faults || { echo "There is no tests/faults here."; exit 1; }
