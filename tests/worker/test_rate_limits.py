@@ -248,6 +248,7 @@ def test_a_message_that_is_put_back_often_is_no_poison(app: Celeriac, starts: St
     second = seldom.delay(2)
     with start_worker(app) as worker:
         eventually(lambda: app.transport.size("celery").delayed == 1)
+        eventually(lambda: len(app.transport._broker.entries) == 1)  # the first has been acknowledged
         for _ in range(25):  # each time it comes back too early again
             broker = app.transport._broker
             with broker.changed:
