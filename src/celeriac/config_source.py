@@ -7,7 +7,6 @@ that was meant as a setting ends in `values` or in `unknown`; nothing is dropped
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -213,6 +212,8 @@ def misspelt_variables(environ: Mapping[str, str]) -> list[str]:
         prefix, _, rest = variable.partition("_")
         if prefix != "CELERIAC" or rest.lower() in TABLE:
             continue
+        import difflib  # here, since few need it and every import of celeriac would pay for it
+
         close = difflib.get_close_matches(rest.lower(), TABLE, n=1, cutoff=_SLIP)
         lines += [f"environment variable {variable} is no setting; did you mean CELERIAC_{c.upper()}?" for c in close]
     return lines

@@ -7,7 +7,6 @@ ours is imported here. Control flow out of a task uses four of them: `Retry`, `R
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -26,6 +25,8 @@ __all__ = [
 
 def near_match(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A hint such as ` Did you mean 'task_acks_late'?`, or nothing when no known name is close."""
+    import difflib  # here, since few need it and every import of celeriac would pay for it
+
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import pickle
-import pickletools
 from typing import Any
 
 __all__ = ["pickle_splice"]
@@ -65,6 +64,8 @@ def _numbered(data: bytes) -> bytes:
     """The opcodes of a pickle with explicit indices, and without frames, whose sizes they would change."""
     parts = []
     remembered = 0
+    import pickletools  # here, since few need it and every import of celeriac would pay for it
+
     operations = list(pickletools.genops(data))
     for (opcode, _, start), (_, _, end) in itertools.pairwise(operations):
         if opcode.name == "MEMOIZE":
