@@ -73,6 +73,8 @@ def test_worker_ends_in_time_though_the_store_is_away_and_the_next_one_does_the_
     control = _with_flaky_store(rig)
     rig.settings["worker_shutdown_grace"] = 1.0
     worker = rig.worker("-c", "1")
+    # Once: a worker that has not read yet what is revoked takes no message while the store is away.
+    rig.wait_ended(rig.send_work(["before"], lambda: 0.0))
     control.fail()
     results = rig.send_work(["task"], lambda: 0.05)
     eventually(lambda: _failed(control, "store") >= 1)
