@@ -115,9 +115,9 @@ class AppConnections:
 
     @property
     def reader(self) -> Any:
-        """The result store as clients read it: with `result_backend_always_retry` it tries again."""
-        store = self.backend
-        if store is None or not self.conf.result_backend_always_retry:
+        """The result store as clients read it: it tries again as `result_backend_always_retry` or the store itself says."""
+        store, wanted = self.backend, self.conf.result_backend_always_retry
+        if store is None or not (wanted or (wanted is None and store.capabilities.retries)):
             return store
         return import_object("celeriac.patient_store:PatientStore", "result_backend_always_retry")(store, self.conf)
 

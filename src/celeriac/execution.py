@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from celeriac import errors, signals, states
+from celeriac import errors, log, signals, states
 from celeriac.canvas.replacing import Replaced
 from celeriac.context import Context, make_context, running
 from celeriac.continuations import (
@@ -39,6 +39,7 @@ from celeriac.recording import clean_text, make_record
 from celeriac.results.base import Record
 from celeriac.safe_repr import saferepr
 from celeriac.task import Task
+from celeriac.task_lines import log_end, log_failure, log_success
 from celeriac.wire.messages import decode_body, parse_moment, protocol1_headers
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Environment", "execute", "give_up"]
 
-logger = get_logger("celeriac.task")
+logger = get_logger("celeriac.execution")
 
 
 class Environment:
@@ -192,7 +193,7 @@ def _run(environment: Environment, execution: Execution, context: Context, task:
     if not outcome.runtime:
         outcome = _with_runtime(outcome, time.monotonic() - started)
     if outcome.state == states.SUCCESS and logger.isEnabledFor(20):
-        logger.info("succeeded in %.6f s", outcome.runtime)
+        log_success(context, task, value, outcome.runtime)
     return outcome
 
 
@@ -257,15 +258,17 @@ def _after_exception(
     if isinstance(exc, Retry):
         return _after_retry(environment, execution, context, task, exc)
     if isinstance(exc, Reject) and exc.requeue:
+        log_end(20, log.LOG_REJECTED, context, exc=saferepr(exc.reason), traceback="")
         return Outcome(serial, slot, name, states.REJECTED, action=Action.REQUEUE.value)
     trace = _traceback(exc)
     if isinstance(exc, Reject):
+        log_end(40, log.LOG_REJECTED, context, exc=saferepr(exc.reason), traceback=trace)
         text = clean_text(exc.reason[:500]) if isinstance(exc.reason, str) else saferepr(exc.reason, 500)
         outcome = _failure(environment, execution, context, task, exc, trace, Action.DEAD_LETTER, f"rejected: {text}")
     else:
         action = _failure_action(task, exc)
+        log_failure(context, task, exc, trace)
         outcome = _failure(environment, execution, context, task, exc, trace, action, saferepr(exc, 500))
-    _log_failure(task, exc, trace)
     return outcome
 
 
@@ -327,7 +330,7 @@ def _after_replacement(
         sequel = after_replacement(environment.app, context, exc.signature)
     except Exception as problem:  # what is to take its place can't be sent
         return _after_exception(environment, execution, context, task, problem)
-    logger.info("replaced by %s", saferepr(exc.signature, 200))
+    logger.info("Task %s[%s] replaced by %s", context.task, context.id, saferepr(exc.signature, 200))
     return Outcome(
         execution.serial, execution.slot, context.task or "", states.IGNORED, messages=sequel.messages,
         chords=sequel.chords,
@@ -336,6 +339,7 @@ def _after_replacement(
 
 def _after_ignore(environment: Environment, execution: Execution, context: Context) -> Outcome:
     """It stores nothing, but what waits for it has to end."""
+    log_end(20, log.LOG_IGNORED, context)
     error = Ignore(f"{context.task} was ignored")
     sequel = after_revocation(environment.app, context, error)
     return Outcome(
@@ -357,7 +361,7 @@ def _after_retry(environment: Environment, execution: Execution, context: Contex
     if signals.task_retry.receivers:
         signals.task_retry.send(sender=task, request=context, reason=cause, einfo=trace)
     _handle(task.on_retry, cause, context.id, context.args, context.kwargs, trace)
-    logger.info("retry: %s", retry)
+    log_end(20, log.LOG_RETRY, context, exc=retry, traceback=trace)
     return Outcome(execution.serial, execution.slot, context.task or "", states.RETRY, record, messages=[message])
 
 
@@ -387,7 +391,7 @@ def _apply_verdict(environment: Environment, execution: Execution, context: Cont
     action = Action(verdict.action)
     if task is not None and isinstance(exc, errors.TimeLimitExceeded):
         action = _failure_action(task, exc)
-    logger.error("failed: %s", exc)
+    log_failure(context, task, exc, None)
     return _failure(environment, execution, context, task, exc, trace, action, verdict.reason)
 
 
@@ -464,8 +468,8 @@ def give_up(environment: Environment, execution: Execution, exc: Exception) -> O
     Runners call it, too, for an outcome that can't be sent.
     """
     message = execution.message
-    logger.error("Task %s[%s]: can't be run", message.task, message.id, exc_info=exc)
     context = Context(id=message.id, task=message.task, deliveries=execution.deliveries, reply_to=message.reply_to)
+    log_end(40, log.LOG_INTERNAL_ERROR, context, exc=saferepr(exc), traceback=_traceback(exc))
     if signals.task_internal_error.receivers:
         signals.task_internal_error.send(
             sender=None, task_id=message.id, args=None, kwargs=None, request=context, exception=exc,
@@ -536,13 +540,6 @@ def _handle(handler: Callable[..., Any], *args: Any) -> None:
         handler(*args)
     except Exception:  # user code
         logger.exception("%s raised", getattr(handler, "__qualname__", handler))
-
-
-def _log_failure(task: Any, exc: BaseException, trace: str) -> None:
-    if isinstance(exc, tuple(task.throws)):
-        logger.info("raised expected %s", saferepr(exc))
-    else:
-        logger.error("raised unexpected %s\n%s", saferepr(exc), trace)
 
 
 def _traceback(exc: BaseException) -> str:

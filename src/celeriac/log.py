@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -23,7 +23,14 @@ from typing import Any, TextIO, cast
 from celeriac.errors import ImproperlyConfigured, near_match
 
 __all__ = [
+    "LOG_FAILURE",
     "LOG_FORMAT",
+    "LOG_IGNORED",
+    "LOG_INTERNAL_ERROR",
+    "LOG_RECEIVED",
+    "LOG_REJECTED",
+    "LOG_RETRY",
+    "LOG_SUCCESS",
     "JsonFormatter",
     "TASK_LOGGER",
     "TASK_LOG_FORMAT",
@@ -34,6 +41,7 @@ __all__ = [
     "get_logger",
     "get_task_logger",
     "log_level",
+    "log_task",
     "redirected_stdouts",
     "remove_handlers",
     "set_process_index",
@@ -45,6 +53,17 @@ current_task_info: ContextVar[tuple[str, str] | None] = ContextVar("current_task
 
 LOG_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 TASK_LOG_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"
+
+#: The lines about tasks. An app changes them by assigning others: `celeriac.log.LOG_SUCCESS = "%(name)s is done"`. All have
+#: the fields id, name, args, kwargs (texts of the arguments) and hostname; those of a success runtime and return_value,
+#: those of an error exc, description and traceback.
+LOG_RECEIVED = "Task %(name)s[%(id)s] received"
+LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime).6f s"
+LOG_FAILURE = "Task %(name)s[%(id)s] failed: %(description)s %(exc)s\n%(traceback)s"
+LOG_RETRY = "Task %(name)s[%(id)s] retry: %(exc)s"
+LOG_IGNORED = "Task %(name)s[%(id)s] ignored"
+LOG_REJECTED = "Task %(name)s[%(id)s] rejected: %(exc)s\n%(traceback)s"
+LOG_INTERNAL_ERROR = "Task %(name)s[%(id)s]: can't be run: %(exc)s\n%(traceback)s"
 
 TASK_LOGGER = "celeriac.task"
 #: What a task's id and name read as outside of tasks.
@@ -92,6 +111,16 @@ def log_level(level: int | str) -> int:
         hint = near_match(name, _LEVELS)
         raise ImproperlyConfigured(f"log level must be one of {', '.join(_LEVELS)} or a number, not {level!r}.{hint}")
     return _LEVELS[name]
+
+
+def log_task(logger: logging.Logger, level: int, line: str, fields: Mapping[str, Any]) -> None:
+    """Log one of the lines about tasks. One that can't be filled in is said so, and the task is named all the same."""
+    name, task_id = fields["name"], fields["id"]
+    try:
+        text = line % fields
+    except (KeyError, TypeError, ValueError) as exc:  # the user's own line
+        text = f"Task {name}[{task_id}]: the log line {line!r} can't be filled in: {type(exc).__name__}: {exc}"
+    logger.log(level, "%s", text.rstrip(), extra={"task_id": task_id, "task_name": name})
 
 
 class TaskFormatter(logging.Formatter):

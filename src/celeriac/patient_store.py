@@ -1,4 +1,4 @@
-"""A result store that tries again: the setting `result_backend_always_retry`, for clients.
+"""A result store that tries again, for clients: the setting `result_backend_always_retry`, or how SQL servers are read.
 
 Results read through it: what fails because the store can't be reached is repeated after pauses that double, as the settings
 `result_backend_…_retries…` say. Workers need it not: they repeat what they write as long as it takes.
@@ -34,6 +34,8 @@ class PatientStore:
         self._first = settings["result_backend_base_sleep_between_retries_ms"] / 1000
         self._longest = settings["result_backend_max_sleep_between_retries_ms"] / 1000
         self._retries: float = settings["result_backend_max_retries"]
+        if not settings["result_backend_always_retry"]:  # it is the store that asks for it
+            self._retries = min(self._retries, store.capabilities.retries)
 
     @property
     def capabilities(self) -> StoreCapabilities:

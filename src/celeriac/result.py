@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 from celeriac import states
 from celeriac.errors import TimeoutError
 from celeriac.group_result import GroupResult
+from celeriac.hooks import weak_reference
 from celeriac.loading import import_object
 from celeriac.log import get_logger
 from celeriac.progress import Progress, changes, progress_of
@@ -170,7 +171,7 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
     def _unpack(self, record: Record, propagate: bool, callback: Callable[[str, Any], Any] | None) -> R:
         value = self._decode(record)
         if propagate and record.state in states.PROPAGATE_STATES:
-            raise_error(value, record.traceback)
+            raise_error(value, record.traceback, self.app.conf.task_remote_tracebacks)
         if callback is not None:
             callback(self.id, value)
         return cast(R, value)
@@ -198,14 +199,17 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
 
         Args:
             on_error: Called with what the callback raised, or with the store's error; else it is logged.
-            weak: Accepted; the app keeps waiting either way.
+            weak: Do not keep `callback` alive: once it has gone, nothing is called.
         """
-        self._waiter().follow(self._then_steps(callback), on_error or _log_callback)
+        found = weak_reference(callback) if weak else lambda: callback
+        self._waiter().follow(self._then_steps(found), on_error or _log_callback)
         return self
 
-    def _then_steps(self, callback: Callable[[AsyncResult[R]], Any]) -> Steps[None]:
+    def _then_steps(self, found: Callable[[], Any]) -> Steps[None]:
         yield from self._get_steps(Deadline(None), None, False)
-        callback(self)
+        callback = found()
+        if callback is not None:
+            callback(self)
 
     def throw(self, exc: BaseException, traceback: str | None = None) -> None:
         """Raise `exc` as this result's error."""

@@ -85,4 +85,4 @@ class Ancestors:
         failed = [(task, task._done) for task in tasks if task._done and task._done.state in states.PROPAGATE_STATES]
         if failed:
             task, record = min(failed, key=lambda pair: pair[1].date_done or "")
-            raise_error(task._decode(record), record.traceback)
+            raise_error(task._decode(record), record.traceback, task.app.conf.task_remote_tracebacks)

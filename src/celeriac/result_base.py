@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from celeriac import states
 from celeriac.context import running
+from celeriac.loading import import_object
 from celeriac.results.base import Record
 from celeriac.wire.results import decode_result
 
@@ -58,12 +59,21 @@ def allow_join_result() -> Iterator[None]:
         _join_allowed.reset(token)
 
 
-def raise_error(value: Any, traceback: str | None) -> NoReturn:
-    """Raise what a task raised, with the worker's traceback as its cause."""
+def raise_error(value: Any, traceback: str | None, is_real: bool = False) -> NoReturn:
+    """Raise what a task raised, with the worker's traceback as its cause, and its own cause as the cause of that.
+
+    Args:
+        is_real: Put the worker's frames into the traceback itself, where tblib is installed (`task_remote_tracebacks`).
+    """
     if not isinstance(value, BaseException):
         value = Exception(value)
-    if traceback:
-        value.__cause__ = RemoteTraceback(traceback)
+    frames = import_object("celeriac.remote_traceback:real_traceback", "")(traceback) if is_real and traceback else None
+    if frames is not None:
+        raise value.with_traceback(frames)
+    if traceback and not isinstance(value.__cause__, RemoteTraceback):
+        remote = RemoteTraceback(traceback)
+        remote.__cause__ = value.__cause__
+        value.__cause__ = remote
     raise value
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from celeriac import states
 from celeriac.current import get_current_app
+from celeriac.hooks import weak_reference
 from celeriac.log import get_logger
 from celeriac.result_base import ResultBase, assert_will_not_block
 from celeriac.result_fields import ResultFields, read_ahead
@@ -279,16 +280,19 @@ class ResultSet(ResultBase):
     ) -> S:
         """Call `callback` with this set once all have ended; see `AsyncResult.then`."""
         if self._leaves():
-            self._waiter().follow(self._then_steps(callback), on_error or _log_callback)
+            found = weak_reference(callback) if weak else lambda: callback
+            self._waiter().follow(self._then_steps(found), on_error or _log_callback)
         else:
             callback(self)
         return self
 
-    def _then_steps(self: S, callback: Callable[[S], Any]) -> Steps[None]:
+    def _then_steps(self, found: Callable[[], Any]) -> Steps[None]:
         pending = Pending(leaf.id for leaf in self._leaves() if leaf._done is None)
         while pending:
             pending.take((yield pending.ask(None)))
-        callback(self)
+        callback = found()
+        if callback is not None:
+            callback(self)
 
     # the rest
 

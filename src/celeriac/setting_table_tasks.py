@@ -75,7 +75,7 @@ class TaskSettings:
     )
     task_remote_tracebacks: bool = setting(
         False,
-        "Has no effect: what `get` raises always has the worker's traceback as its cause.",
+        "What `get` raises has the worker's frames in its traceback (extra `tblib`), not as text in its cause.",
         old="CELERY_REMOTE_TRACEBACKS",
     )
     task_ignore_result: bool = setting(False, "Return values are not stored.", old="CELERY_IGNORE_RESULT")
@@ -211,10 +211,11 @@ class ResultSettings:
         old="CELERY_RESULT_BACKEND",
         differs="results work without a server, from a file in the working directory",
     )
-    result_backend_always_retry: bool = setting(
-        False,
-        "Operations on the result store that failed for a while are repeated.",
+    result_backend_always_retry: bool | None = setting(
+        None,
+        "Reads of the result store that failed for a while are repeated; None: 3 times where it is a SQL server.",
         old="CELERY_RESULT_BACKEND_ALWAYS_RETRY",
+        differs="one default for all stores, which says what Celery says for each",
     )
     result_backend_max_sleep_between_retries_ms: int = setting(
         10_000,

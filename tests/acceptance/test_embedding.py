@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac import Celeriac
+from celeriac import Celeriac, signals
 from celeriac.errors import ImproperlyConfigured, SoftTimeLimitExceeded
 from celeriac.testing.worker import start_worker
 from tests.support.files import eventually
@@ -171,3 +171,20 @@ def test_bad_input_is_one_clear_line(app: Celeriac) -> None:
     app.conf.task_create_missing_queues = False
     with pytest.raises(ImproperlyConfigured, match="queue 'nope'"), start_worker(app, queues=["nope"]):
         pass
+
+
+@pytest.mark.behaviour("B-TEST-010")
+def test_an_embedded_worker_sends_no_heartbeats(app: Celeriac) -> None:
+    heard: list[object] = []
+
+    def hear(sender: object, **_: object) -> None:
+        heard.append(sender)
+
+    task = app.task(lambda: 1, name="one")
+    signals.heartbeat_sent.connect(hear)
+    try:
+        with start_worker(app):
+            assert task.delay().get(timeout=20) == 1
+    finally:
+        signals.heartbeat_sent.disconnect(hear)
+    assert heard == []

@@ -98,7 +98,7 @@ def test_receivers_of_celeryd_init_change_settings_for_tasks(worker_process: Sta
     assert app.send_task("listening.priority").get(timeout=30) == 7
 
 
-@pytest.mark.behaviour("B-SIGNAL-008", "B-SIGNAL-009")
+@pytest.mark.behaviour("B-REVOKE-009", "B-SIGNAL-008", "B-SIGNAL-009")
 def test_messages_that_are_not_run(worker_process: Start, app: Celeriac, tmp_path: Path) -> None:
     expired = app.send_task("listening.add", (1, 1), expires=-1)
     unknown = app.send_task("listening.nobody")

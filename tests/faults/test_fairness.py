@@ -115,7 +115,7 @@ def test_a_foreign_message_with_an_eta_is_moved_to_the_broker(bench: Bench) -> N
 
 
 def test_an_expired_task_is_revoked_and_not_run(bench: Bench) -> None:
-    """[B-CALL-004]"""
+    """[B-CALL-004] [B-REVOKE-009]"""
     expired = bench.send("timed", "expired", 0, expires=0.2)
     fine = bench.send("timed", "fine", 0, expires=60)
     time.sleep(0.3)  # nothing but time makes it expire

@@ -10,6 +10,7 @@ import pytest
 from celeriac.message import Delivery, Message
 from celeriac.outcome import RUN
 from celeriac.results.base import Record
+from celeriac.results.open import open_store
 from celeriac.worker.admission import Admission, Decision, Rules, admit
 
 NOW = datetime(2030, 6, 1, 12, tzinfo=UTC).timestamp()
@@ -135,3 +136,11 @@ def test_what_has_not_ended_or_was_not_delivered_before_is_run(deliveries: int, 
 
 def test_poison_counts_more_than_a_stored_state() -> None:
     assert _admit(deliveries=6, starts=5, stored="STARTED").verdict.error == "WorkerLostError"
+
+
+@pytest.mark.behaviour("B-ACK-014")
+def test_a_store_that_keeps_nothing_spares_no_second_run() -> None:
+    """Results that are sent to their client are not here to be looked up, so what is delivered again runs again."""
+    store = open_store("rpc://", {}, {"broker_write_url": "amqp://127.0.0.1:1", "result_serializer": "json"})
+    delivery = Delivery(message=Message(id="i", headers={"task": "add"}, body=b""), queue="q", token=1, deliveries=2)
+    assert admit(delivery, RULES, NOW, store.get(["i"])[0]).verdict is RUN

@@ -55,3 +55,24 @@ def test_without_the_setting_the_error_is_raised_at_once() -> None:
     with pytest.raises(OperationalError):
         app.AsyncResult("i").get(timeout=20)
     assert faults.count("wait") == 1
+
+
+@pytest.mark.behaviour("B-RESULT-042")
+def test_a_sql_server_is_asked_three_times_more_unless_told_otherwise() -> None:
+    pytest.importorskip("sqlalchemy")
+    for settings, calls in (
+        ({}, 4),
+        ({"result_backend_max_retries": 1}, 2),
+        ({"result_backend_always_retry": False}, 1),
+        ({"result_backend_always_retry": True, "result_backend_max_retries": 5}, 6),
+    ):
+        nobody = memory_app(
+            backend="mysql://127.0.0.1:1/none", result_backend_base_sleep_between_retries_ms=1, **settings
+        )
+        faults = Faults()
+        assert nobody.backend is not None
+        nobody.__dict__["backend"] = FlakyStore(nobody.backend, faults)
+        faults.fail("get")
+        with pytest.raises(OperationalError):
+            _ = nobody.AsyncResult("i").state
+        assert faults.count("get") == calls, settings

@@ -351,3 +351,27 @@ def test_purge_counts_what_it_deletes(app: Celeriac) -> None:
         app.send_task("wire.add", (1, 1))
     assert app.control.purge() == 3
     assert app.control.discard_all() == 0
+
+
+@pytest.mark.behaviour("B-RESULT-019")
+def test_revoking_can_wait_until_the_workers_have_heard_of_it(app: Celeriac, worker: EmbeddedWorker) -> None:
+    task_id = uuid.uuid4().hex
+    app.AsyncResult(task_id).revoke(wait=True, timeout=20)
+    assert task_id in worker._supervisor.control.revocations.ids(), "looked up without asking: it has been heard by now"
+    app.AsyncResult(task_id).revoke_by_stamped_headers({"customer": ["c1"]}, wait=True, timeout=20)
+
+
+def test_what_waits_for_its_turn_is_reserved(app: Celeriac, gate: Gate) -> None:
+    @app.task(name="wire.alone", max_concurrency_per_worker=1)
+    def alone() -> str:
+        return gate.wait()
+
+    with start_worker(app, pool="threads", concurrency=4, node=NODE):
+        listens(app)
+        runs = alone.delay()
+        assert gate.begun.wait(20)
+        waits = [alone.delay().id for _ in range(2)]
+        eventually(lambda: sorted(info["id"] for info in ask(app, "reserved")) == sorted(waits), 20)
+        assert [info["id"] for info in ask(app, "active")] == [runs.id]
+        assert {state for state, _ in ask(app, "query_task", ids=waits).values()} == {"reserved"}
+        gate.open.set()

@@ -74,11 +74,13 @@ class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
         pushes: Whether `wait` is told of changes; if not it polls.
         counts_chords: Whether `join_part` counts atomically.
         persistent: Whether results outlive the worker and can be read by anybody (rpc: no).
+        retries: How often clients repeat what failed because it could not be reached, unless settings say otherwise.
     """
 
     pushes: bool = True
     counts_chords: bool = True
     persistent: bool = True
+    retries: int = 0
 
 
 class ResultStore(Protocol):

@@ -44,7 +44,7 @@ class PostgresStore:
         options: Ours: `timeout`, `schema`, `pool_size`, `table_names`, …
     """
 
-    capabilities = StoreCapabilities()
+    capabilities = StoreCapabilities(retries=3)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.settings: SqlSettings = parse_url(url, options or {})

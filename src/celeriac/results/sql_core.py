@@ -48,7 +48,7 @@ class CoreStore:
         options: Ours: `timeout`, `table_names`, `engine_options`, … (docs/sql.md).
     """
 
-    capabilities = StoreCapabilities(pushes=False)
+    capabilities = StoreCapabilities(pushes=False, retries=3)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.settings = parse_url(url, options or {})

@@ -198,7 +198,11 @@ class ZygoteOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor has to know of a task, since it does not import the app."""
+    """What the supervisor has to know of a task, since it does not import the app.
+
+    Attributes:
+        has_secrets: Whether arguments of it are hidden: they are shown as their texts only.
+    """
 
     time_limit: float | None = None
     soft_time_limit: float | None = None
@@ -206,6 +210,7 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     reject_on_worker_lost: bool = True
     retry_on_worker_lost: bool = False
     limits: TaskLimits | None = None
+    has_secrets: bool = False
     shown: dict[str, str] = {}
 
 
@@ -220,6 +225,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         not_plain: Settings that are not plain data.
         threads: Threads that were alive after the import; runners are then started by exec instead of fork.
         listens: Whether the supervisor has to import the app, too: for receivers of its signals, control commands, keys.
+        received_line: The app's `celeriac.log.LOG_RECEIVED`.
     """
 
     error: str = ""
@@ -233,6 +239,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     default_queue: str = "celery"
     threads: int = 0
     listens: bool = False
+    received_line: str = ""
 
 
 _decoders[Kind.SPAWN] = msgspec.msgpack.Decoder(tuple[int, RunnerOptions])

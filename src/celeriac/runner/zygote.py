@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from celeriac import signals
+from celeriac import log, signals
 from celeriac.commands import own_commands
 from celeriac.errors import CeleriacError
 from celeriac.loading import AppNotFound, find_app, import_object
@@ -104,6 +104,7 @@ def hello_of(app: Celeriac) -> Hello:
         default_queue=app.router.default.name,
         threads=threading.active_count() - 1,
         listens=_is_needed(app),
+        received_line=log.LOG_RECEIVED,
     )
 
 

@@ -1,4 +1,4 @@
-"""Sends the signals of the supervisor, with the senders and arguments that Celery documents.
+"""Sends the signals of the supervisor, with the senders and arguments that Celery documents, and logs what is received.
 
 The supervisor and the lifecycle call it. Receivers are the user's code: they are in this process only if it has the app, which
 the nursery knows. Nothing is made for a signal that nobody listens to.
@@ -6,9 +6,10 @@ the nursery knows. Nothing is made for a signal that nobody listens to.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
-from celeriac import signals, states
+from celeriac import log, signals, states
 from celeriac.errors import InvalidTaskError, NotRegistered
 from celeriac.message import Delivery
 from celeriac.worker.admission import Admission, Decision
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from celeriac.worker.supervisor import Supervisor
 
 __all__ = ["Announcer"]
+
+logger = log.get_logger("celeriac.worker.received")
 
 
 class Announcer:
@@ -29,6 +32,11 @@ class Announcer:
 
     def __init__(self, worker: Supervisor) -> None:
         self._worker = worker
+
+    @property
+    def tells(self) -> bool:
+        """Whether anybody would know of what is admitted."""
+        return self._worker.app is not None or logger.isEnabledFor(logging.INFO)
 
     def starting(self) -> None:
         """The settings are known, nothing is connected."""
@@ -63,8 +71,17 @@ class Announcer:
                 )
         elif verdict.state == states.REVOKED:
             self.revoked(delivery, expired=verdict.args == ["expired"])
-        elif signals.task_received.receivers and admission.decision is Decision.RUN:
+        elif admission.decision is Decision.RUN and not verdict.state:
+            self._received(delivery)
+
+    def _received(self, delivery: Delivery) -> None:
+        if signals.task_received.receivers:
             signals.task_received.send(sender=self._worker, request=self._request(delivery))
+        if logger.isEnabledFor(logging.INFO):
+            request = self._request(delivery)
+            fields = {"id": request.id, "name": request.name, "args": request.args, "kwargs": request.kwargs}
+            line = self._worker.hello.received_line or log.LOG_RECEIVED
+            log.log_task(logger, logging.INFO, line, {**fields, "hostname": self._worker.node})
 
     def revoked(
         self, delivery: Delivery, *, terminated: bool = False, signum: int | None = None, expired: bool = False

@@ -16,6 +16,7 @@ from typing import Any
 
 from celeriac.routing import Exchange, Queue
 from celeriac.transport.base import Transport
+from celeriac.worker.assignment import Assignment
 from celeriac.worker.control_state import ControlState, boolean, command_table, error, ok
 from celeriac.worker.task_info import task_info
 from celeriac.worker.termination import running
@@ -52,7 +53,7 @@ def revoked(state: ControlState, **_: Any) -> Any:
 
 def active(state: ControlState, safe: bool | None = False, **_: Any) -> Any:
     return [
-        task_info(assignment, state.hostname, safe=bool(safe), pid=process.pid, since=since)
+        _info(state, assignment, safe, pid=process.pid, since=since)
         for process, _slot, assignment, since in running(state.worker.pool)
     ]
 
@@ -60,8 +61,15 @@ def active(state: ControlState, safe: bool | None = False, **_: Any) -> Any:
 def reserved(state: ControlState, safe: bool | None = False, **_: Any) -> Any:
     pool = state.worker.pool
     runs = {id(assignment) for _, _, assignment, _ in running(pool)}
-    held = [*pool.held_assignments(), *pool.ready]
-    return [task_info(each, state.hostname, safe=bool(safe)) for each in held if id(each) not in runs]
+    held = [*pool.held_assignments(), *pool.ready, *state.worker.gate.waiting()]
+    return [_info(state, each, safe) for each in held if id(each) not in runs]
+
+
+def _info(state: ControlState, assignment: Assignment, safe: Any, **running: Any) -> dict[str, Any]:
+    facts = state.worker.hello.tasks.get(assignment.task)
+    return task_info(
+        assignment, state.hostname, safe=bool(safe) or (facts is not None and facts.has_secrets), **running
+    )
 
 
 def scheduled(state: ControlState, **_: Any) -> Any:

@@ -206,6 +206,10 @@ class Gate:
         self._ending.append(([claim for claim in waiting.claims if claim.name not in names], keep, entry))
         self._changed.set()
 
+    def waiting(self) -> list[Assignment]:
+        """Those that wait here for their turn."""
+        return [waiting.assignment for waiting in self._everyone()]
+
     def release_all(self) -> list[Assignment]:
         """What waits here, taken out: it is to go back to the broker."""
         released = list(self._everyone())

@@ -253,9 +253,10 @@ class Supervisor:
             return
         now = time.time()
         admitted: list[Assignment] = []
+        tells = self.announcer.tells
         for delivery in deliveries:
             admission = admit(delivery, self._rules, now, stored.get(delivery.message.id))
-            if self.app is not None:
+            if tells:
                 self.announcer.admitted(delivery, admission)
             if admission.decision is Decision.RUN:
                 assignment = self._assign(delivery, admission.verdict)

@@ -82,6 +82,7 @@ def assert_refused(told: dict[str, Any], port: int, what: str, publish_timeout: 
 def test_delay_raises_in_time_and_leaks_nothing(
     broker: Broker, publish_timeout: float, figure: Callable[[str], None]
 ) -> None:
+    """[B-CALL-032] differs on purpose: no pool runs out of connections, and `publish_timeout` bounds every wait of a call."""
     port = broker.server.port
     with (
         FaultProxy(port) as refusing,
