@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 #: The current app of this thread: call it.
 current_app = current.get_current_app
 current.on_app_finalize.append(lambda app: import_object("celeriac.canvas.builtins:add_builtins", "tasks")(app))
-current.set_default_factory(lambda: Celeriac("default", set_as_current=False))
+current.set_app_class(Celeriac)
 
 
 def bugreport(app: Celeriac | None = None) -> str:

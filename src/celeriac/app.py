@@ -14,10 +14,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast, overload
 
 from celeriac import current, sending, signals
 from celeriac.app_connections import AppConnections, new_origin
+from celeriac.app_parts import AppParts
 from celeriac.config import Settings, load
 from celeriac.context import Context, running
 from celeriac.errors import (
@@ -39,16 +40,13 @@ from celeriac.task_making import AsyncTask, BoundTaskDecorator, TaskDecorator, a
 from celeriac.wire.messages import CallForm
 from celeriac.zones import zone_of
 
-if TYPE_CHECKING:
-    from celeriac.control import Control
-
 __all__ = ["Celeriac"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Celeriac(AppConnections):
+class Celeriac(AppConnections, AppParts):
     """A celeriac application.
 
     Args:
@@ -72,6 +70,9 @@ class Celeriac(AppConnections):
         ... def add(x: int, y: int) -> int:
         ...     return x + y
     """
+
+    #: Defaults of apps of this class, where they are not those of the table of settings.
+    default_settings: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ class Celeriac(AppConnections):
             if source is None:
                 source = os.environ.get("CELERIAC_CONFIG_MODULE") or os.environ.get("CELERY_CONFIG_MODULE")
             settings = load(source, namespace=namespace, changes=self._changes, environ=os.environ, silent=silent)
-            for defaults in self._defaults:
+            for defaults in filter(None, (self.default_settings, *self._defaults)):
                 settings.add_defaults(defaults)
             self._settings_changed()
             settings.on_change(self._settings_changed)
@@ -411,26 +412,10 @@ class Celeriac(AppConnections):
         """Run a call here; see `eager.run_eagerly`."""
         return import_object("celeriac.eager:run_eagerly", "apply")(self, *args)
 
-    @cached_property
-    def control(self) -> Control:
-        """Remote control of workers; see `celeriac.control.Control`."""
-        made: Control = import_object("celeriac.control:Control", "app.control")(self)
-        return made
-
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """A signature that this app sends."""
         kwargs["app"] = self
         return signature(*args, **kwargs)
-
-    def bugreport(self) -> str:
-        """Versions, platform and changed settings, for a bug report; secrets are masked."""
-        return str(import_object("celeriac.bug_report:bug_report", "bugreport")(self))
-
-    def setup_security(self, *args: Any, **kwargs: Any) -> None:
-        """Sign all messages: `security.setup_security` has the arguments."""
-        import_object("celeriac.security:setup_security", "setup_security() (pip install celeriac[auth])")(
-            *args, app=self, **kwargs
-        )
 
     # states and results
 

@@ -14,13 +14,18 @@ from celeriac.config_mask import mask_url
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["bug_report", "installed_packages"]
+__all__ = ["appstr", "bug_report", "installed_packages"]
 
 #: Packages whose version matters; those that are not installed are left out.
 _PACKAGES = (
     "click", "msgspec", "redis", "hiredis", "pika", "psycopg", "sqlalchemy", "boto3", "pymongo", "kazoo", "httpx",
     "gevent", "eventlet", "uvloop", "pydantic", "cryptography", "django",
 )  # fmt: skip
+
+
+def appstr(app: Celeriac) -> str:
+    """Which app this is, for logs: its main name and where it is."""
+    return f"{app.main or '__main__'} at {id(app):#x}"
 
 
 def bug_report(app: Celeriac | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-__all__ = ["CommandInfo", "control_command", "inspect_command", "own_commands"]
+__all__ = ["CommandInfo", "Panel", "control_command", "inspect_command", "own_commands"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,3 +75,9 @@ def _register(args: tuple[Any, ...], kind: str, options: dict[str, Any]) -> Any:
         return function
 
     return register(args[0]) if args and callable(args[0]) else register
+
+
+class Panel:
+    """Celery's older way of adding a command: `@Panel.register`."""
+
+    register = staticmethod(control_command)

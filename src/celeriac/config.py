@@ -205,7 +205,8 @@ class Settings(SettingTable, MutableMapping[str, Any]):
     def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         """Add values that rank below configured ones and above the table's, from a mapping or a function."""
         values = defaults() if callable(defaults) else defaults
-        self._added.update({name: value for name, value in self._checked(values).items() if value is not None})
+        # None is kept where it is a value of its own, such as "no result store"; elsewhere it says nothing.
+        self._added.update({n: v for n, v in self._checked(values).items() if v is not None or _has_none(n)})
         self._resolve()
 
     def validate(self) -> None:
@@ -288,6 +289,10 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         settings._configured = {n: TABLE[n].check(value) if n in TABLE else value for n, value in decoded.items()}
         settings._resolve()
         return settings
+
+
+def _has_none(name: str) -> bool:
+    return name in TABLE and TABLE[name].has_none
 
 
 def load(

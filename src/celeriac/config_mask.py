@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
-__all__ = ["MASK", "censor", "censor_value", "mask_url"]
+__all__ = ["MASK", "censor", "censor_value", "mask_url", "safequote"]
 
 #: Stands for a hidden value. A password inside a URL becomes `**`, as in Celery's banner.
 MASK = "********"
@@ -74,3 +75,8 @@ def censor_value(name: Any, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [censor_value(None, item) for item in value]
     return value
+
+
+def safequote(text: str) -> str:
+    """A user name or password as it has to be written in a URL."""
+    return quote(text, safe="")

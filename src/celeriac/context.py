@@ -16,7 +16,7 @@ from celeriac.outcome import Execution
 from celeriac.safe_repr import saferepr
 from celeriac.wire.messages import TaskBody, timelimits
 
-__all__ = ["Context", "make_context", "running"]
+__all__ = ["Context", "make_context", "pop_current_task", "push_current_task", "running"]
 
 
 class Context:
@@ -104,6 +104,26 @@ class Context:
 
 #: The innermost running execution of this thread, coroutine or greenlet.
 running: ContextVar[Context | None] = ContextVar("celeriac_running", default=None)
+
+
+#: The tasks that `push_current_task` has put aside here, and what ran before each.
+_pushed: ContextVar[tuple[tuple[Any, Context | None], ...]] = ContextVar("celeriac_pushed", default=())
+
+
+def push_current_task(task: Any) -> None:
+    """Let `task` be the current one of this thread, as while it runs, until `pop_current_task`."""
+    _pushed.set((*_pushed.get(), (task, running.get())))
+    running.set(Context(task=task.name))
+
+
+def pop_current_task() -> Any:
+    """Undo the last `push_current_task`; returns its task, or None if there is none left."""
+    if not _pushed.get():
+        return None
+    *rest, (task, before) = _pushed.get()
+    _pushed.set(tuple(rest))
+    running.set(before)
+    return task
 
 
 def make_context(

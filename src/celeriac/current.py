@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
-    "all_apps", "current_apps", "get_current_app", "on_app_finalize", "register_app", "restore_apps", "set_current_app",
+    "all_apps", "app_class", "app_or_default", "current_apps", "disable_trace", "enable_trace", "get_current_app",
+    "get_default_app", "on_app_finalize", "register_app", "restore_apps", "set_app_class", "set_current_app",
     "set_default_app",
 ]  # fmt: skip
 
 _local = threading.local()
 _default: Any = None
-_make_default: Callable[[], Any] | None = None
+_app_class: Callable[..., Any] | None = None
 _apps: list[Any] = []
 #: Called with each app when it is finalized: how shared tasks reach apps that come later.
 on_app_finalize: list[Callable[[Any], None]] = []
@@ -58,10 +59,21 @@ def set_default_app(app: Any) -> None:
     _default = app
 
 
-def set_default_factory(make: Callable[[], Any]) -> None:
-    """How to make an app when somebody asks for the current one and none exists."""
-    global _make_default
-    _make_default = make
+def set_app_class(cls: Callable[..., Any]) -> None:
+    """Of which class are apps that nobody has constructed: the default one, and those that fixtures make for tests."""
+    global _app_class
+    _app_class = cls
+
+
+def app_class() -> Callable[..., Any]:
+    """See `set_app_class`.
+
+    Raises:
+        RuntimeError: celeriac itself was not imported yet.
+    """
+    if _app_class is None:
+        raise RuntimeError("no app exists yet: construct celeriac.Celeriac(...) first")
+    return _app_class
 
 
 def current_apps() -> tuple[Any, Any]:
@@ -86,10 +98,26 @@ def get_current_app() -> Any:
         return app
     if os.environ.get("CELERY_TRACE_APP"):
         raise RuntimeError("this thread has no app of its own, and CELERY_TRACE_APP forbids to take the default one")
-    app = _default
-    if app is None:
-        if _make_default is None:
-            raise RuntimeError("no app exists yet: construct celeriac.Celeriac(...) first")
-        app = _make_default()
-        set_default_app(app)
-    return app
+    return get_default_app()
+
+
+def get_default_app() -> Any:
+    """The app of threads that have none of their own; made now if there is none."""
+    if _default is None:
+        set_default_app(app_class()("default", set_as_current=False))
+    return _default
+
+
+def app_or_default(app: Any = None) -> Any:
+    """This app, or else the current one."""
+    return get_current_app() if app is None else app
+
+
+def enable_trace() -> None:
+    """Make it an error to fall back on the default app, as CELERY_TRACE_APP does."""
+    os.environ["CELERY_TRACE_APP"] = "1"
+
+
+def disable_trace() -> None:
+    """Undo `enable_trace`."""
+    os.environ.pop("CELERY_TRACE_APP", None)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, NoReturn
 
 __all__ = [
     "AlreadyRegistered", "AlwaysEagerIgnored", "BackendError", "BackendGetMetaError", "BackendStoreError",
+    "CDeprecationWarning", "CPendingDeprecationWarning",
     "CeleriacError", "CeleriacWarning", "ChordError", "ChordErrorCallbackWarning", "ContentDisallowed", "DecodeError",
     "DuplicateNodenameWarning", "DuplicateTaskError",
     "DuplicateTaskNameWarning", "EncodeError", "FixupWarning", "Ignore", "ImproperlyConfigured", "IncompleteStream",
@@ -20,6 +22,7 @@ __all__ = [
     "OperationalError", "QueueNotFound", "Reject", "Retry", "SecurityError", "SecurityWarning",
     "SoftTimeLimitExceeded", "TaskError", "TaskPredicate", "TaskRevokedError", "Terminated", "TimeLimitExceeded",
     "TimeoutError", "WorkerLostError", "WorkerShutdown", "WorkerTerminate", "near_match",
+    "reraise",
 ]  # fmt: skip
 
 
@@ -31,12 +34,25 @@ def near_match(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def reraise(tp: type[BaseException], value: BaseException, tb: TracebackType | None = None) -> NoReturn:
+    """Raise an error once more, with a traceback of its own."""
+    raise value if tb is None or value.__traceback__ is tb else value.with_traceback(tb)
+
+
 class CeleriacError(Exception):
     """Base of all celeriac errors."""
 
 
 class CeleriacWarning(UserWarning):
     """Base of all celeriac warnings."""
+
+
+class CDeprecationWarning(CeleriacWarning, DeprecationWarning):
+    """Something is deprecated; Celery's documented name. celeriac itself warns with FutureWarning, which people see."""
+
+
+class CPendingDeprecationWarning(CeleriacWarning, PendingDeprecationWarning):
+    """Something will be deprecated; Celery's documented name."""
 
 
 class AlwaysEagerIgnored(CeleriacWarning):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 from celeriac.errors import ImproperlyConfigured, near_match
+from celeriac.local import Proxy
 
-__all__ = ["AppNotFound", "autodiscover", "find_app", "import_object"]
+__all__ = ["PRELOAD", "AppNotFound", "autodiscover", "find_app", "import_object"]
+
+#: A variable that names functions, "module:function" and commas between, to be called before an app is imported.
+PRELOAD = "CELERIAC_PRELOAD"
 
 
 class AppNotFound(ImproperlyConfigured):
@@ -61,6 +66,8 @@ def find_app(name: str) -> Any:
     """
     if "" not in sys.path:
         sys.path.insert(0, "")
+    for path in filter(None, os.environ.get(PRELOAD, "").split(",")):
+        import_object(path, PRELOAD)()
     module_name, _, attribute = name.partition(":")
     module = _import(module_name)
     if module is None:
@@ -116,6 +123,8 @@ def _among(module: ModuleType) -> Any:
 
 
 def _is_app(value: Any) -> bool:
+    if issubclass(type(value), Proxy):  # `current_app` of a program under the import hook is not an app of its own
+        return False
     return value is not None and not isinstance(value, type) and hasattr(value, "send_task") and hasattr(value, "tasks")
 
 

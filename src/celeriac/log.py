@@ -40,6 +40,7 @@ __all__ = [
     "expand_index",
     "get_logger",
     "get_task_logger",
+    "is_terminal",
     "log_level",
     "log_task",
     "redirected_stdouts",
@@ -208,7 +209,7 @@ def setup_worker_logging(
     root, tasks = logging.getLogger(), logging.getLogger(TASK_LOGGER)
     root.setLevel(number)
     tasks.setLevel(number)
-    colours = colour is not False and logfile is None and _is_terminal(sys.stderr)
+    colours = colour is not False and logfile is None and is_terminal(sys.stderr)
     _add_handler(root, logfile, _formatter(format, datefmt, colours), hijack)
     # Where the user's own handlers stay at the root, they get the lines of tasks too, as he has set it up.
     if any(logger is root for logger, _ in _installed):
@@ -307,5 +308,6 @@ def remove_handlers() -> None:
             logger.propagate = True
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO) -> bool:
+    """Whether lines that go there may be coloured."""
     return stream.isatty() and "NO_COLOR" not in os.environ

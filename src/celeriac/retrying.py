@@ -13,7 +13,11 @@ from celeriac.timing import jitter as random_part
 if TYPE_CHECKING:
     from celeriac.context import Context
 
-__all__ = ["exception_classes", "next_delay", "retry_options"]
+__all__ = ["add_autoretry_behaviour", "exception_classes", "next_delay", "retry_options"]
+
+_AUTORETRY = frozenset({
+    "autoretry_for", "dont_autoretry_for", "retry_kwargs", "retry_backoff", "retry_backoff_max", "retry_jitter",
+})  # fmt: skip
 
 
 def exception_classes(what: str, value: Any) -> tuple[type[BaseException], ...]:
@@ -64,3 +68,9 @@ def retry_options(
             task_kwargs=context.kwargs,
         )
     return retry, None
+
+
+def add_autoretry_behaviour(task: Any, **options: Any) -> None:
+    """Let a task be tried again after the exceptions in the option `autoretry_for`; options that are no concern stay out."""
+    for name in _AUTORETRY & options.keys():
+        setattr(task, name, options[name])

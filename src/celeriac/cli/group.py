@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from celeriac import __version__
 from celeriac.cli.command_context import CommandContext
 from celeriac.errors import near_match
 
-__all__ = ["LazyGroup", "celeriac", "option"]
+__all__ = ["LazyGroup", "celeriac", "hoisted", "option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -109,6 +109,24 @@ class LazyGroup(Group):
                 f"celeriac {exc.option_name} … {command}",
                 ctx,
             ) from None
+
+
+def hoisted(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the global options that stand after the command moved before it, as older versions of Celery took them."""
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting and waiting[0] != "--":
+        word = waiting.pop(0)
+        option, equals, _ = word.partition("=")
+        if option in _GLOBAL and (option.startswith("--") or not equals):
+            front += [word] if equals else [word, *waiting[:1]]
+            del waiting[: 0 if equals else 1]
+        elif word.startswith("-A") and rest:  # -Aproj
+            front.append(word)
+        else:
+            rest.append(word)
+    return [*front, *rest, *waiting]
 
 
 def _names(variable: str) -> list[str]:

@@ -26,9 +26,9 @@ def one_line(problem: object) -> str:
 class Failure(click.ClickException):
     """A command could not do what it was asked: one line, and an exit code."""
 
-    def __init__(self, text: str, code: int = 1) -> None:
-        super().__init__(one_line(text))
-        self.exit_code = code  # type: ignore[misc]  # per error, as click reads it
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(one_line(message))
+        self.exit_code = exit_code  # type: ignore[misc]  # per error, as click reads it
 
 
 class ImportProblem(Failure):

@@ -25,7 +25,7 @@ from celeriac.cli.values import CommaList, Concurrency, LogLevel, OneOf
 from celeriac.cli.worker_app import WorkerApp, worker_app
 from celeriac.errors import CeleriacError, ImproperlyConfigured
 from celeriac.log import log_level, setup_worker_logging
-from celeriac.runner.logs import log_as_configured
+from celeriac.log_setup import log_as_configured
 from celeriac.runner.protocol import Hello, ZygoteOptions
 from celeriac.runner.zygote import load_app
 from celeriac.worker.lifecycle import run_worker

@@ -19,8 +19,8 @@ import traceback
 from typing import TYPE_CHECKING
 
 from celeriac import signals
+from celeriac.log_setup import stdouts_as_configured
 from celeriac.runner.channel import Channel
-from celeriac.runner.logs import stdouts_as_configured
 from celeriac.runner.protocol import Cells, Kind, RunnerOptions
 from celeriac.runner.serial import SerialRunner
 from celeriac.runner.threads import ThreadsRunner

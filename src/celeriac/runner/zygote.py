@@ -27,7 +27,7 @@ from celeriac.commands import own_commands
 from celeriac.errors import CeleriacError
 from celeriac.loading import AppNotFound, find_app, import_object
 from celeriac.log import expand_index, set_process_index, setup_worker_logging
-from celeriac.runner.logs import log_as_configured
+from celeriac.log_setup import log_as_configured
 from celeriac.runner.protocol import (
     FrameReader,
     Hello,

@@ -8,10 +8,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celeriac import current
-from celeriac.app import Celeriac
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
 
 __all__ = ["TestApp", "Trap", "set_trap", "setup_default_app"]
 
@@ -48,7 +50,7 @@ def TestApp(  # noqa: N802 -- Celery's documented name
         enable_logging, log: No effect: an app does not touch logging; a worker inside a program doesn't either.
     """
     settings = {**_settings(), **(config or {})}
-    return Celeriac(
+    app: Celeriac = current.app_class()(
         name or "celeriac.tests",
         set_as_current=set_as_current,
         broker=broker,
@@ -56,6 +58,7 @@ def TestApp(  # noqa: N802 -- Celery's documented name
         changes=settings,
         **kwargs,
     )
+    return app
 
 
 class Trap:

@@ -12,7 +12,18 @@ from celeriac.testing.worker import EmbeddedWorker
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["start_worker"]
+__all__ = ["setup_app_for_worker", "start_worker"]
+
+
+def setup_app_for_worker(app: Celeriac, loglevel: str | int, logfile: str | None) -> None:
+    """Make an app ready for a worker in this process: finalized, and the one of all threads.
+
+    Args:
+        loglevel, logfile: No effect: a worker inside a program leaves its logging alone.
+    """
+    app.finalize()
+    app.set_current()
+    app.set_default()
 
 
 @contextmanager

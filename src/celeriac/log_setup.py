@@ -1,7 +1,8 @@
 """Logging as the app's settings ask for it: once the app is known, in the supervisor, the zygote and the runners.
 
-Called by the zygote and by the command `worker`, after a first set-up with the default formats, which is what messages about
-the import of the app itself go through. A receiver of the signal `setup_logging` takes the place of all of it.
+Called by the zygote, by the command `worker` and by `app.log`. In a worker there was a first set-up with the default formats
+before it, which is what messages about the import of the app itself go through. A receiver of the signal `setup_logging`
+takes the place of all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from celeriac.log import TASK_LOGGER, log_level, redirected_stdouts, remove_hand
 __all__ = ["log_as_configured", "stdouts_as_configured"]
 
 
-def log_as_configured(conf: Settings, level: str, logfile: str | None, colour: bool | None) -> None:
+def log_as_configured(conf: Settings, level: int | str, logfile: str | None, colour: bool | None) -> None:
     """Set up this process's logging with the formats of the settings, or let the user's receivers do it."""
     colorize = conf.worker_log_color if colour is None else colour
     told: dict[str, Any] = {"loglevel": log_level(level), "logfile": logfile, "colorize": colorize}

@@ -1,0 +1,78 @@
+"""Messages for tests that need one without a broker: Celery's documented `celery.contrib.testing.mocks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from unittest.mock import MagicMock, Mock
+
+from celeriac.codec import dumps
+
+__all__ = ["ContextMock", "TaskMessage", "TaskMessage1", "task_message_from_sig"]
+
+
+def ContextMock(*args: Any, **kwargs: Any) -> Any:  # noqa: N802 -- Celery's documented name
+    """A mock that is also a context manager, of itself."""
+    mock = MagicMock(*args, **kwargs)
+    mock.__enter__.return_value = mock
+    mock.__exit__.return_value = None
+    return mock
+
+
+def TaskMessage(  # noqa: N802 -- Celery's documented name
+    name: str,
+    id: str | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    callbacks: Any = None,
+    errbacks: Any = None,
+    chain: Any = None,
+    shadow: str | None = None,
+    utc: bool | None = None,
+    **options: Any,
+) -> Any:
+    """A message of protocol 2 as a mock: `headers`, `body`, `payload`, `content_type`, `properties`."""
+    embed = {"callbacks": callbacks, "errbacks": errbacks, "chain": chain}
+    headers = {"id": id, "task": name, "shadow": shadow, **options}
+    return _message(headers, [list(args), dict(kwargs or {}), embed], id)
+
+
+def TaskMessage1(  # noqa: N802 -- Celery's documented name
+    name: str,
+    id: str | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    callbacks: Any = None,
+    errbacks: Any = None,
+    chain: Any = None,
+    **options: Any,
+) -> Any:
+    """The same of protocol 1, where everything is in the body."""
+    payload = {
+        "task": name, "id": id, "args": list(args), "kwargs": dict(kwargs or {}), "callbacks": callbacks,
+        "errbacks": errbacks, **options,
+    }  # fmt: skip
+    return _message({}, payload, id)
+
+
+def _message(headers: dict[str, Any], payload: Any, task_id: str | None) -> Any:
+    content_type, content_encoding, body = dumps(payload)
+    return Mock(
+        name=f"TaskMessage-{task_id}", headers=headers, body=body, payload=payload, content_type=content_type,
+        content_encoding=content_encoding, properties={"correlation_id": task_id}, delivery_info={},
+    )  # fmt: skip
+
+
+def task_message_from_sig(
+    app: Any,
+    sig: Any,
+    utc: bool = True,
+    TaskMessage: Callable[..., Any] = TaskMessage,  # noqa: N803
+) -> Any:
+    """The message that a signature would be sent as."""
+    options = sig.options
+    sig.freeze()
+    return TaskMessage(
+        sig.task, id=sig.id, args=sig.args, kwargs=sig.kwargs, callbacks=options.get("link"),
+        errbacks=options.get("link_error"), chain=options.get("chain"), utc=utc,
+    )  # fmt: skip
