@@ -65,7 +65,6 @@ WAITING: dict[str, dict[str, str]] = {
     },
     "Django": {"celery.contrib.django": "", "celery.contrib.django.task": "DjangoTask", "celery.fixups": ""},
     "the next step": {
-        "celery.contrib.abortable": "AbortableAsyncResult AbortableTask",
         "kombu": "binding",
         "kombu.common": "Broadcast",
     },

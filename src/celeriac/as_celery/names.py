@@ -114,6 +114,7 @@ NAMES: dict[str, dict[str, str]] = {
         _CANVAS, same("celeriac.canvas", "StampingVisitor"), maybe_subtask="celeriac.signature:maybe_signature"
     ),
     "celery.contrib": {},
+    "celery.contrib.abortable": same("celeriac.contrib.abortable", "AbortableAsyncResult AbortableTask"),
     "celery.contrib.pytest": _FIXTURES,
     "celery.contrib.testing": {},
     "celery.contrib.testing.app": rows(
