@@ -15,8 +15,9 @@ BENCH_PEERS := celery[redis]==5.7.0 dramatiq[redis,rabbitmq] hiredis huey procra
 SUITES := unit contract wire worker faults mixed acceptance properties typing docs
 # Further arguments for pytest, such as PYTEST='-k sqlite -x'.
 PYTEST ?=
+FUZZ_SECONDS ?= 300
 
-.PHONY: help demo test faults lint types behaviours bench docs format clean
+.PHONY: help demo test faults lint types behaviours fuzz bench docs format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -44,6 +45,11 @@ types: $(READY)  ## Static types
 
 behaviours: $(READY)  ## Which documented behaviours have no test
 	@$(BIN)/python scripts/behaviours.py
+
+fuzz: $(READY)  ## Fuzz all parsers for FUZZ_SECONDS (300), guided by coverage
+	@$(BIN)/python -c 'import atheris' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,fuzz]'
+	$(BIN)/python scripts/fuzz.py --seconds $(FUZZ_SECONDS)
 
 bench: $(READY) $(BENCH_READY)  ## Measure, beside peers in an environment of their own
 	$(BIN)/python benchmarks/run.py

@@ -89,7 +89,7 @@ def decode(value: Any) -> Any:
     """What `encode` was given.
 
     Raises:
-        DecodeError: The data has a tag that is not known here.
+        DecodeError: The data has a tag that is not known here, or a value that is not of its tag's kind.
     """
     if isinstance(value, list):
         return [decode(item) for item in value]
@@ -97,9 +97,14 @@ def decode(value: Any) -> Any:
         return value
     if TAG not in value:
         return {key: decode(item) for key, item in value.items()}
-    if value[TAG] not in _DECODERS:
-        raise DecodeError(f"settings hold a value of unknown kind {value[TAG]!r}")
-    return _DECODERS[value[TAG]](value["value"])
+    kind = value[TAG]
+    decoder = _DECODERS.get(kind) if isinstance(kind, str) else None
+    if decoder is None:
+        raise DecodeError(f"settings hold a value of unknown kind {kind!r}")
+    try:
+        return decoder(value["value"])
+    except (TypeError, ValueError, LookupError, ArithmeticError, OSError) as exc:  # zones are files
+        raise DecodeError(f"settings hold a value that is no {kind}") from exc
 
 
 def _hashable(key: Any) -> Any:

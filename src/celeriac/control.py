@@ -15,7 +15,7 @@ from celeriac.errors import ImproperlyConfigured
 from celeriac.inspecting import Inspect, Reply, flatten_reply
 from celeriac.revoking import store_revoked
 from celeriac.timing import LamportClock
-from celeriac.wire.control import Command
+from celeriac.wire.control import Command, pattern_problem
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -76,13 +76,14 @@ class Control:
 
         Raises:
             OperationalError: The broker can't be reached.
-            ImproperlyConfigured: The broker can't broadcast, or the matcher is unknown.
+            ImproperlyConfigured: The broker can't broadcast, or the pattern or its matcher can't be used.
         """
         transport = self.app.transport
         if not transport.capabilities.broadcast:
             raise ImproperlyConfigured(f"{transport.url} can't broadcast, so workers can't be controlled through it")
-        if pattern is not None and matcher not in (None, "glob", "pcre"):
-            raise ImproperlyConfigured(f"matcher is 'glob' or 'pcre', not {matcher!r}")
+        problem = pattern_problem(pattern, matcher or "glob") if pattern is not None else ""
+        if problem:
+            raise ImproperlyConfigured(problem)
         names = [destination] if isinstance(destination, str) else destination
         wanted = Command(
             method=command, arguments={**(arguments or {}), **extra}, destination=names, pattern=pattern,

@@ -7,7 +7,7 @@ So starts keep their distance instead of coming in bursts, and any driver can st
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ def parse_rate(value: Any) -> float:
     if value is None or value == "":
         return 0.0
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _checked(value, float(value))
+        return _checked(value, value)
     if isinstance(value, str):
         number, slash, unit = value.strip().partition("/")
         unit = unit.strip() if slash else "s"
@@ -43,9 +43,9 @@ def parse_rate(value: Any) -> float:
 
 
 def _checked(value: Any, rate: float) -> float:
-    if not 0 <= rate < math.inf:
+    if not 0 <= rate <= sys.float_info.max:  # an int may be larger
         raise _wrong(value)
-    return rate
+    return float(rate)
 
 
 def _wrong(value: Any) -> ValueError:

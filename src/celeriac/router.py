@@ -15,6 +15,7 @@ import msgspec
 
 from celeriac.errors import ImproperlyConfigured, QueueNotFound, near_match
 from celeriac.routing import Exchange, Queue, QueueDefaults
+from celeriac.safe_repr import saferepr
 
 __all__ = ["Route", "Router", "as_exchange", "as_queue", "queue_defaults", "queues_from_setting"]
 
@@ -38,10 +39,12 @@ def as_exchange(value: Any) -> Exchange:
         return value
     if value is None or isinstance(value, str):
         return Exchange(value or "")
+    _named("exchange", value)
     kind = getattr(value, "type", "direct") or "direct"
     if kind not in _EXCHANGE_TYPES:
         raise ImproperlyConfigured(
-            f"exchange type {kind!r} is unknown; allowed are {', '.join(_EXCHANGE_TYPES)}.{near_match(kind, _EXCHANGE_TYPES)}"
+            f"exchange type {kind!r} is unknown; allowed are {', '.join(_EXCHANGE_TYPES)}."
+            f"{near_match(str(kind), _EXCHANGE_TYPES)}"
         )
     return Exchange(
         value.name or "",
@@ -61,15 +64,16 @@ def as_queue(value: Any, *, name: str = "", default_exchange: str = "", default_
         return Queue(value, Exchange(default_exchange, default_type), value)
     if isinstance(value, Mapping):
         exchange = value.get("exchange", default_exchange or name)
-        kind = value.get("exchange_type", default_type)
+        kind = _typed("exchange_type", value.get("exchange_type", default_type), str)
         exchange = Exchange(exchange, kind) if isinstance(exchange, str) else as_exchange(exchange)
         return Queue(
             name,
             exchange,
-            value.get("routing_key", value.get("binding_key", name)),
-            queue_arguments=dict(value.get("queue_arguments") or {}),
-            max_priority=value.get("max_priority"),
+            _typed("routing_key", value.get("routing_key", value.get("binding_key", name)), str),
+            queue_arguments=dict(_typed("queue_arguments", value.get("queue_arguments") or {}, Mapping)),
+            max_priority=_typed("max_priority", value.get("max_priority"), (int, type(None))),
         )
+    _named("queue", value)
     return Queue(
         value.name,
         as_exchange(getattr(value, "exchange", None)),
@@ -83,14 +87,30 @@ def as_queue(value: Any, *, name: str = "", default_exchange: str = "", default_
     )
 
 
+def _named(what: str, value: Any) -> None:
+    if not isinstance(getattr(value, "name", value), (str, type(None))):
+        raise ImproperlyConfigured(
+            f"{saferepr(value, 60)} is no {what}: it is neither a name nor an object that has one"
+        )
+
+
+def _typed(option: str, value: Any, kinds: type | tuple[type, ...]) -> Any:
+    if not isinstance(value, kinds):
+        raise ImproperlyConfigured(f"the option {option} of a queue or route can't be {saferepr(value, 60)}")
+    return value
+
+
 def queues_from_setting(setting: Any, default: Queue) -> dict[str, Queue]:
     """`task_queues` as a mapping by name; the default queue alone where nothing is set."""
     if not setting:
         return {default.name: default}
-    items: Iterable[tuple[str, Any]]
+    if isinstance(setting, str) or not isinstance(setting, Iterable):
+        raise ImproperlyConfigured(f"task_queues is a list or mapping of queues, not {saferepr(setting, 60)}")
+    items: Iterable[tuple[Any, Any]]
     items = setting.items() if isinstance(setting, Mapping) else ((getattr(q, "name", q), q) for q in setting)
     queues = {}
     for name, value in items:
+        _typed("name", name, str)  # a list may hold anything
         exchange = default.exchange
         queues[name] = as_queue(value, name=name, default_exchange=exchange.name, default_type=exchange.type)
     return queues
@@ -176,6 +196,8 @@ class Router:
 
     def _resolve(self, place: Mapping[str, Any], rest: dict[str, Any]) -> Route:
         exchange, routing_key, queue = place.get("exchange"), place.get("routing_key"), place.get("queue")
+        if not (routing_key is None or isinstance(routing_key, str)):
+            raise ImproperlyConfigured(f"a routing key is text, not {saferepr(routing_key, 60)}")
         if queue is not None:
             queue = self.queue(queue) if isinstance(queue, str) else self._given(queue)
             if queue.exchange.type == "direct":
@@ -195,7 +217,10 @@ class Router:
         if not isinstance(exchange, str):
             return as_exchange(exchange)
         known = (queue.exchange for queue in (self.default, *self.queues.values()))
-        return next((each for each in known if each.name == exchange), Exchange(exchange, kind or "direct"))
+        return next(
+            (each for each in known if each.name == exchange),
+            Exchange(exchange, _typed("exchange_type", kind or "direct", str)),
+        )
 
     def _bound(self, exchange: Exchange, routing_key: str, rest: dict[str, Any]) -> Route:
         """The queue behind a direct exchange. Queues that only the broker knows are found by name there."""
@@ -227,6 +252,7 @@ class Router:
 
     def _given(self, queue: Any) -> Queue:
         """The queue that a call brings as an object."""
+        _named("queue", queue)
         found = self.queues.get(queue.name)
         return self._add(self._defaults.complete(as_queue(queue))) if found is None else found
 

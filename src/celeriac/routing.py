@@ -79,15 +79,18 @@ class QueueDefaults(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=1024)
 def topic_pattern(pattern: str) -> re.Pattern[str]:
     """A topic binding as a regular expression over "." and a routing key: `*` is one word, `#` any number of words."""
-    words = pattern.split(".")
-    words = [word for place, word in enumerate(words) if word != "#" or words[place - 1 : place] != ["#"]]
-    # Each word but the first brings its dot; "#" brings as many words as it likes, or none.
-    text = "".join(r"(?:\.[^.]*)*" if word == "#" else r"\." + _word(word) for word in words)
-    return re.compile(text + r"\Z", re.DOTALL)
-
-
-def _word(word: str) -> str:
-    return r"[^.]+" if word == "*" else re.escape(word)
+    parts: list[str] = [""]  # what stands between two "#"; each word brings its dot
+    for word in pattern.split("."):
+        if word == "#":
+            parts.append("")
+        else:
+            parts[-1] += r"\.[^.]+" if word == "*" else r"\." + re.escape(word)
+    if len(parts) == 1:
+        return re.compile(parts[0] + r"\Z", re.DOTALL)
+    # Where a part fits first is as good as anywhere further on. So it is never looked for again (`?>`), and no key can make
+    # a pattern with many "#" take long.
+    between = "".join(rf"(?>(?:\.[^.]*)*?{part}(?![^.]))" for part in parts[1:-1])
+    return re.compile(rf"{parts[0]}{between}(?:\.[^.]*)*{parts[-1]}\Z", re.DOTALL)
 
 
 def binding_matches(exchange_type: str, binding_key: str, routing_key: str) -> bool:

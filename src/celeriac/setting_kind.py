@@ -56,22 +56,27 @@ def _parse_bool(text: str) -> Any:
 def _accept_int(value: Any) -> Any:
     if isinstance(value, bool):
         return REFUSED
-    if isinstance(value, int):
-        return value
-    return int(value) if isinstance(value, float) and value.is_integer() else REFUSED
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    # More than 63 bits no process could tell another.
+    return value if isinstance(value, int) and -(1 << 63) <= value < 1 << 63 else REFUSED
 
 
 def _parse_int(text: str) -> Any:
     try:
-        return int(text)
+        return _accept_int(int(text))
     except ValueError:
         return REFUSED
 
 
 def _accept_float(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return REFUSED
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return REFUSED
+    return REFUSED if math.isnan(number) else number
 
 
 def _parse_float(text: str) -> Any:
@@ -128,7 +133,7 @@ def _parse_text_list(text: str) -> Any:
 def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return REFUSED
 
 

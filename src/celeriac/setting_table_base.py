@@ -113,7 +113,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         return value
 
     def _in_range(self, number: float) -> bool:
-        if math.isinf(number) and number != self.default:
+        if number in (math.inf, -math.inf) and number != self.default:
             return False
         above_low = (self.low is None or number >= self.low) and (self.above is None or number > self.above)
         return above_low and (self.high is None or number <= self.high)

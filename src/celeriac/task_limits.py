@@ -86,7 +86,7 @@ def mark_of(headers: Mapping[str, Any]) -> Mark | None:
     found = headers.get(LIMITS)
     if found is None:
         return None
-    with contextlib.suppress(msgspec.ValidationError):
+    with contextlib.suppress(msgspec.ValidationError, UnicodeError):  # half a surrogate pair is no text
         return msgspec.convert(found, Mark)
     return None
 

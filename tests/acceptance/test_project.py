@@ -59,7 +59,7 @@ def test_core_dependencies_are_two() -> None:
 def test_all_is_every_extra() -> None:
     aliases = {name for name, needs in EXTRAS.items() if all(need.startswith("celeriac[") for need in needs)} - {"all"}
     in_all = {name for need in EXTRAS["all"] for name in re.split(r"[\[\],]", need)[1:-1]}
-    assert in_all == set(EXTRAS) - {"all", "dev"} - aliases
+    assert in_all == set(EXTRAS) - {"all", "dev", "fuzz"} - aliases
 
 
 def test_every_dependency_is_documented() -> None:
@@ -72,7 +72,7 @@ def test_constraints_are_names_and_versions_only() -> None:
     entries = [line for line in lines if line and not line.startswith("#")]
     assert [entry for entry in entries if not re.fullmatch(r"[\w.-]+==[\w.]+", entry)] == []
     pinned = {entry.partition("==")[0].lower().replace("_", "-") for entry in entries}
-    wanted = {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in EXTRAS["dev"]}  # type: ignore[index]
+    wanted = {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in EXTRAS["dev"] + EXTRAS["fuzz"]}  # type: ignore[index]
     assert wanted <= pinned
 
 

@@ -56,6 +56,11 @@ def test_topics(pattern: str, key: str, expected: bool) -> None:
     assert binding_matches("topic", pattern, key) is expected
 
 
+def test_no_key_makes_a_pattern_take_long() -> None:
+    """Trying all ways to share these words among the hashes would take years."""
+    assert not binding_matches("topic", "#." + "a.#." * 30 + "b", ".".join("a" * 120))
+
+
 def test_two_hashes_mean_the_same_as_one() -> None:
     assert binding_matches("topic", "#.#.a", "a")
 

@@ -13,7 +13,8 @@ FOLDER = Path(__file__).parent / "vectors"
 
 
 def load(folder: str, name: str) -> dict[str, Any]:
-    return json.loads((FOLDER / folder / f"{name}.json").read_text())
+    found: dict[str, Any] = json.loads((FOLDER / folder / f"{name}.json").read_text())
+    return found
 
 
 def names(folder: str) -> list[str]:

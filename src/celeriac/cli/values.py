@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,10 @@ else:
     _ParamType = click.ParamType
 
 __all__ = ["CommaList", "Concurrency", "Json", "LogLevel", "Moment", "OneOf"]
+
+
+#: Longest number of slots.
+_DIGITS = 9
 
 
 class CommaList(_ParamType):
@@ -73,7 +79,7 @@ class Concurrency(_ParamType):
         text = str(value).strip().lower()
         if text == "auto":
             return 0
-        if not text.isdecimal() or int(text) < 1:
+        if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
             self.fail(f"{value!r} is neither a number of at least 1 nor 'auto'.", param, ctx)
         return int(text)
 
@@ -91,7 +97,7 @@ class Json(_ParamType):
             return value
         try:
             found = json.loads(value)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             self.fail(f"{value!r} is not JSON: {exc}.", param, ctx)
         if not isinstance(found, self.kind):
             example = "'[2, \"x\"]'" if self.kind is list else "'{\"x\": 2}'"
@@ -109,10 +115,9 @@ class Moment(_ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | float:
         """The moment."""
         if self.seconds:
-            try:
-                return float(value)
-            except ValueError:
-                pass
+            with contextlib.suppress(ValueError):
+                if math.isfinite(float(value)):
+                    return float(value)
         try:
             return datetime.fromisoformat(value)
         except ValueError:

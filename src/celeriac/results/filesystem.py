@@ -275,7 +275,10 @@ def _folder(base: str) -> str:
     path = "/" + rest if base.partition("://")[2].startswith("localhost/") else rest
     if not path.strip("/"):
         raise ImproperlyConfigured(f"{base!r} names no folder, as in 'file:///var/lib/results'.")
-    return os.path.realpath(path)
+    try:
+        return os.path.realpath(path)
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"{base!r} names no folder: {exc}.") from exc
 
 
 def _is_full(value: Any) -> bool:
@@ -285,7 +288,7 @@ def _is_full(value: Any) -> bool:
 
 
 def _seconds(value: Any) -> float:
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         if 0 < float(value) < 3600:
             return float(value)
     raise ImproperlyConfigured(f"file:// option lock_timeout is a number of seconds above 0, not {value!r}.")

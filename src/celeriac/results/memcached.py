@@ -278,7 +278,7 @@ def _addresses(base: str) -> list[Address]:
         host, colon, port = part.rpartition(":")
         if not colon or part.endswith("]"):
             host, port = part, "11211"
-        if not (port.isdecimal() and 0 < int(port) < 65536):
+        if not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
             raise ImproperlyConfigured(f"{base!r}: the port must be a number from 1 to 65535, not {port!r}.")
         found.append((host.strip("[]") or "localhost", int(port)))
     return found

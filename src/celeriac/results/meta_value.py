@@ -43,6 +43,8 @@ _packer = msgspec.msgpack.Encoder()
 _unpacker = msgspec.msgpack.Decoder(Record)
 _parts = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _any_json = msgspec.json.Decoder(msgspec.Raw)
+#: What decoders raise for damaged data.
+_UNREADABLE = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 #: Values that could not be read and that the log has named already.
 _told: set[bytes] = set()
 
@@ -115,10 +117,10 @@ def record_from(value: bytes) -> Record:
         return _with_fence(record_from_document(data[: fence.start()] + b"}"), retries, deliveries, expires_ms)
     packed = _packed(data)
     if packed:
-        with contextlib.suppress(msgspec.MsgspecError, ValueError):  # of a release that is far from ours
+        with contextlib.suppress(*_UNREADABLE):  # of a release that is far from ours
             return _unpacker.decode(packed)
     if data[:1] >= b"\x80":
-        with contextlib.suppress(msgspec.MsgspecError, ValueError, TypeError):
+        with contextlib.suppress(*_UNREADABLE):
             return _from_msgpack(data)
     return record_from_document(data)
 
@@ -214,7 +216,7 @@ def group_from(stored: bytes, now: float) -> bytes | None:
         if "celeriac_value" in fields:
             return msgspec.json.decode(fields["celeriac_value"], type=bytes)
         return bytes(fields["result"])
-    except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as exc:
+    except (KeyError, *_UNREADABLE) as exc:
         raise DecodeError("a stored group has no result") from exc
 
 

@@ -18,6 +18,7 @@ import msgspec
 from celeriac.errors import OperationalError
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options
+from celeriac.results.meta_value import group_from
 from celeriac.results.redis_connection import Argument, Server
 from celeriac.results.redis_lua import JOIN, OVER, PARTS, STORE
 from celeriac.results.redis_records import chord_member, has_companion, record_from, value_arguments
@@ -238,7 +239,7 @@ class RedisStore:
             return self._header(group_id)
         if not value.startswith(b"{"):
             return value
-        return bytes(msgspec.json.decode(value, type=dict[str, msgspec.Raw])["result"])
+        return group_from(value, 0.0)
 
     def _header(self, group_id: str) -> bytes | None:
         """The result tuple of a chord's header that a stock client sent: it is what the parts say, once all have ended."""

@@ -121,7 +121,9 @@ def record_from(task_id: str, value: bytes, companion: bytes | None = None) -> R
         DecodeError: It is no task meta.
     """
     if companion is not None and companion_matches(value, companion):
-        with contextlib.suppress(msgspec.MsgspecError):  # written by a release that is far from ours
+        with contextlib.suppress(
+            msgspec.MsgspecError, ValueError, RecursionError
+        ):  # written by a release that is far from ours
             return _unpacker.decode(companion.partition(b"\n")[2])
     found = _FENCE.search(value, max(0, len(value) - 100))
     if found is None:

@@ -149,7 +149,7 @@ def _address(text: str, default_port: int, url: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, ""
-    if port and not (port.isdecimal() and 0 < int(port) < 65536):
+    if port and not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
         raise ImproperlyConfigured(f"{mask_url(url)!r}: the port must be a number from 1 to 65535, not {port!r}.")
     return unquote(host.strip("[]")) or "localhost", int(port or default_port)
 
@@ -180,7 +180,7 @@ def _plain_fields(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _database(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 9:
         raise ImproperlyConfigured(f"The Redis database is a number such as 0, not {text!r}.")
     return int(text)
 
@@ -197,7 +197,7 @@ def _tls(scheme: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
     check_options(found, [name for name in CONNECTION_OPTIONS if name.startswith("ssl_")], "TLS of Redis")
     reqs = found.get("ssl_cert_reqs", ssl.CERT_REQUIRED)
     if not isinstance(reqs, ssl.VerifyMode):
-        if isinstance(reqs, int):
+        if isinstance(reqs, int) and reqs in _CERT_REQS.values():
             reqs = ssl.VerifyMode(reqs)
         elif str(reqs).lower() in _CERT_REQS:
             reqs = _CERT_REQS[str(reqs).lower()]
@@ -210,7 +210,7 @@ def _tls(scheme: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def as_number(name: str, value: Any, *, low: float = 0.0) -> float:
     """An option as a number of at least `low`."""
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         number = float(value)
         if low <= number < 1e9:
             return number

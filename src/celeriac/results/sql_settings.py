@@ -105,7 +105,9 @@ def parse_url(url: str, options: Mapping[str, Any]) -> SqlSettings:
         elif name not in IGNORED:
             theirs.append((name, value))
     theirs += [pair for pair in _tls(family, given.get("ssl")) if pair[0] not in dict(theirs)]
-    full = f"{family}{'+' + driver if driver else ''}://{base}" + ("?" + urlencode(theirs) if theirs else "")
+    full = f"{family}{'+' + driver if driver else ''}://{base}" + (
+        "?" + urlencode(theirs, errors="surrogatepass") if theirs else ""
+    )
     engine_options = dict(given.get("engine_options") or {})
     for name in ("pool_size", "max_overflow", "pool_recycle", "pool_pre_ping"):
         if name in engine_options and name not in given:
@@ -151,7 +153,7 @@ def _tls(family: str, given: Any) -> list[tuple[str, str]]:
 
 def _number(given: Mapping[str, Any], name: str, low: float, high: float) -> float:
     value = given.get(name, OPTIONS[name])
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         number = float(value)
         if low <= number <= high:
             return number

@@ -85,12 +85,15 @@ def parse_url(url: str, options: Mapping[str, Any]) -> Settings:
     if synchronous not in ("FULL", "NORMAL"):
         raise ImproperlyConfigured(f"SQLite option synchronous is FULL or NORMAL, not {merged['synchronous']!r}.")
     # A path is fixed here: a later chdir (a daemon does one) must not make it another file.
-    path = os.path.realpath(unquote(rest[1:]))
+    try:
+        path = os.path.realpath(unquote(rest[1:]))
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"{url!r} names no file: {exc}.") from exc
     return Settings(url=url, path=path, synchronous=synchronous, busy_timeout=_seconds(merged.get("busy_timeout", 5.0)))
 
 
 def _seconds(value: Any) -> float:
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         seconds = float(value)
         if 0 <= seconds < 3600:
             return seconds

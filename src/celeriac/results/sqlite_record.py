@@ -100,7 +100,7 @@ def _blob(value: Any) -> bytes | None:
 
 def _plain(value: Any) -> Any:
     """Children or stamps. What a peer wrote with another serializer than JSON is left out: it is not worth an error."""
-    with contextlib.suppress(msgspec.MsgspecError, TypeError):
+    with contextlib.suppress(msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         return msgspec.json.decode(value)
     return None
 

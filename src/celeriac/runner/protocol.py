@@ -78,8 +78,15 @@ def encode_frame(kind: int, value: Any) -> bytes:
 
 
 def decode_frame(kind: int, body: bytes | memoryview) -> Any:
-    """What a frame says."""
-    return _decoders.get(kind, _any).decode(body)
+    """What a frame says.
+
+    Raises:
+        msgspec.MsgspecError: It is damaged.
+    """
+    try:
+        return _decoders.get(kind, _any).decode(body)
+    except (UnicodeDecodeError, RecursionError) as exc:
+        raise msgspec.DecodeError(str(exc)) from exc
 
 
 class FrameReader:

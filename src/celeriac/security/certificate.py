@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
@@ -39,17 +39,19 @@ class Certificate:
 
     def __init__(self, cert: str | bytes) -> None:
         try:
-            self._cert = x509.load_pem_x509_certificate(cert.encode() if isinstance(cert, str) else cert)
-        except ValueError as exc:
+            found = x509.load_pem_x509_certificate(cert.encode() if isinstance(cert, str) else cert)
+            # The parts of it are not looked into before they are asked for.
+            key, self._serial, self._ends_at = found.public_key(), found.serial_number, found.not_valid_after_utc
+            self._issuer = " ".join(str(attribute.value) for attribute in found.issuer)
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
             raise SecurityError("It is no X.509 certificate in PEM format.") from exc
-        key = self._cert.public_key()
         if not isinstance(key, (rsa.RSAPublicKey, ed25519.Ed25519PublicKey)):
             raise SecurityError(f"The key of a certificate is RSA or Ed25519, not {type(key).__name__}.")
         self.public_key = key
 
     def has_expired(self) -> bool:
         """Whether its time is over."""
-        return datetime.now(UTC) >= self._cert.not_valid_after_utc
+        return datetime.now(UTC) >= self._ends_at
 
     def get_pubkey(self) -> rsa.RSAPublicKey | ed25519.Ed25519PublicKey:
         """Its public key."""
@@ -57,11 +59,11 @@ class Certificate:
 
     def get_serial_number(self) -> int:
         """Its serial number."""
-        return self._cert.serial_number
+        return self._serial
 
     def get_issuer(self) -> str:
         """The values of its issuer's attributes, joined by spaces."""
-        return " ".join(str(attribute.value) for attribute in self._cert.issuer)
+        return self._issuer
 
     def get_id(self) -> str:
         """The id of its signer."""

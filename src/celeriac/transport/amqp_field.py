@@ -145,7 +145,7 @@ def _write_other(parts: list[bytes], value: Any, depth: int) -> None:
 
 
 def decode_table(data: bytes, position: int = 0, depth: int = 0) -> tuple[dict[str, Any], int]:
-    """A field table, and the position behind it. May raise IndexError, struct.error or DecodeError."""
+    """A field table, and the position behind it. May raise what `decode_properties` turns into a DecodeError."""
     end = position + 4 + _U32.unpack_from(data, position)[0]
     if end > len(data) or depth > _MAX_DEPTH:
         raise DecodeError("a table is cut off or nested too deeply")
@@ -310,5 +310,5 @@ def decode_properties(payload: bytes) -> Properties:
         if position > len(payload):
             raise DecodeError("they are cut off")
         return Properties(**found)
-    except (IndexError, struct.error, UnicodeDecodeError, ValueError, OverflowError) as exc:
+    except (IndexError, struct.error, ValueError, OverflowError, OSError) as exc:  # a time may be no date
         raise DecodeError(f"unreadable properties: {exc}") from exc

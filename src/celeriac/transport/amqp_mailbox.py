@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from celeriac.errors import DecodeError
+from celeriac.log import get_logger
 from celeriac.message import ControlMessage
 from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, Letter, copy_of
@@ -20,6 +22,8 @@ from celeriac.transport.amqp_topology import Topology
 from celeriac.transport.base import Box
 
 __all__ = ["AmqpMailbox", "post"]
+
+logger = get_logger("celeriac.transport")
 
 
 def _exchange_request(exchange: str, key: str) -> Request:
@@ -85,7 +89,10 @@ class AmqpMailbox:
                 raise copy_of(channel.error)  # something may have been missed: whoever listens has to know
             while channel.inbox:
                 pushed = channel.inbox.popleft()
-                messages.append(_message(decode_properties(pushed.header), pushed.body))
+                try:
+                    messages.append(_message(decode_properties(pushed.header), pushed.body))
+                except DecodeError as exc:
+                    logger.warning("control message on %s dropped: %s", pushed.method.exchange, exc)
             if messages or self._interrupted or deadline.passed():
                 self._interrupted = False
                 return messages

@@ -107,6 +107,8 @@ def parse(url: str, options: Mapping[str, Any]) -> Place:
         ImproperlyConfigured: Something in it is wrong; the message names it.
     """
     urls = [part.strip() for part in url.split(";") if part.strip()]
+    if not urls:
+        raise ImproperlyConfigured(f"{url!r} names no server, as 'amqp://localhost:5672//' does.")
     given = dict(options)
     endpoints = []
     for part in urls:
@@ -131,7 +133,12 @@ def parse(url: str, options: Mapping[str, Any]) -> Place:
 
 
 def _endpoint(url: str, given: Mapping[str, Any], settings: Options) -> Endpoint:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text may show the password
+        raise ImproperlyConfigured(
+            f"{mask_url(url)!r}: the host can't be read; an IPv6 address stands in brackets, as in 'amqp://[::1]:5672/'."
+        ) from None
     try:
         port = parts.port
     except ValueError as exc:
@@ -165,7 +172,7 @@ def _seconds(given: Mapping[str, Any], name: str, default: float) -> float:
         return default
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = -1.0
     if not 0 <= seconds < 1e9:
         raise ImproperlyConfigured(f"amqp:// option {name}={value!r} is not a number of seconds.")
@@ -215,7 +222,7 @@ def _tls(given: Mapping[str, Any], is_wanted: bool) -> ssl.SSLContext | None:
             context.load_cert_chain(choice["certfile"], choice.get("keyfile"), password)
         if choice.get("ciphers"):
             context.set_ciphers(choice["ciphers"])
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, TypeError) as exc:
         raise ImproperlyConfigured(f"amqps://: a certificate, key or cipher list can't be used: {exc}") from exc
     verify_mode, context.check_hostname = _verification(choice.get("cert_reqs"))
     context.verify_mode = verify_mode
@@ -226,7 +233,7 @@ def _verification(value: Any) -> tuple[ssl.VerifyMode, bool]:
     """From `ssl.CERT_NONE`, "CERT_NONE" or "none"; the default is to verify."""
     if value is None:
         return ssl.CERT_REQUIRED, True
-    if isinstance(value, int):
+    if isinstance(value, int) and value in _VERIFY.values():
         return ssl.VerifyMode(value), value == ssl.CERT_REQUIRED
     name = str(value).lower().removeprefix("ssl.").removeprefix("cert_")
     if name not in _VERIFY:

@@ -66,7 +66,7 @@ class Bindings:
             path = os.path.join(self._folder, exchange, name)
             content = read(path)
             if content is not None:
-                with contextlib.suppress(msgspec.MsgspecError):
+                with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
                     found.append((path, msgspec.json.decode(content, type=Binding)))
         return found
 

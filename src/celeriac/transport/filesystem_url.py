@@ -55,7 +55,7 @@ def parse_url(url: str, options: Mapping[str, Any]) -> Settings:
     given = {name: value for name, value in {**options, **query}.items() if name not in _IGNORED}
     check_options(given, _OPTIONS, "filesystem://")
     folder_in, folder_out, control = _folders(base, given)
-    processed = os.path.realpath(str(given.get("processed_folder") or "processed"))
+    processed = _absolute(given.get("processed_folder") or "processed")
     return Settings(
         folder_in=folder_in,
         folder_out=folder_out,
@@ -76,9 +76,16 @@ def _folders(base: str, given: Mapping[str, Any]) -> tuple[str, str, str]:
             f"{base!r} names no folder: write 'filesystem:///var/lib/queue', or set data_folder_in and data_folder_out "
             "(for workers that read what they send, the same folder) in broker_transport_options."
         )
-    found_in, found_out = os.path.realpath(str(folder_in)), os.path.realpath(str(folder_out))
+    found_in, found_out = _absolute(folder_in), _absolute(folder_out)
     default = os.path.join(found_in, ".celeriac") if found_in == found_out else "control"
-    return found_in, found_out, os.path.realpath(str(given.get("control_folder") or default))
+    return found_in, found_out, _absolute(given.get("control_folder") or default)
+
+
+def _absolute(folder: Any) -> str:
+    try:
+        return os.path.realpath(str(folder))
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"filesystem:// can't have a folder {folder!r}: {exc}.") from exc
 
 
 def _is_true(name: str, value: Any) -> bool:
@@ -94,7 +101,7 @@ def _is_full(value: Any) -> bool:
 
 
 def _seconds(name: str, value: Any) -> float:
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         if 0 < float(value) < 3600:
             return float(value)
     raise ImproperlyConfigured(f"filesystem:// option {name} is a number of seconds above 0, not {value!r}.")

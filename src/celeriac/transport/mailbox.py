@@ -56,7 +56,7 @@ class TopicMailbox:
         for topic, payload in self._subscription.poll(wait):
             try:
                 messages.append(_decoder.decode(payload))
-            except msgspec.MsgspecError as exc:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
                 logger.warning("control message on %s dropped, it can't be read: %s", topic, exc)
         return messages
 

@@ -100,7 +100,7 @@ class Bindings:
         ours, theirs = self._server.pipeline(
             [("SMEMBERS", self._table(message.exchange)), ("SMEMBERS", self._kombu(message.exchange))]
         )
-        entries = [_decoder.decode(member) for member in ours]
+        entries = [entry for member in ours if (entry := _entry(member)) is not None]
         is_fanout = any(entry.type == "fanout" for entry in entries)
         found = {} if is_fanout else dict.fromkeys(self._kombu_queues(theirs, message.routing_key))
         bindings = [Binding(e.queue, e.type, e.routing_key, e.arguments) for e in sorted(entries, key=_by_queue)]
@@ -157,12 +157,18 @@ class Bindings:
             self._server.pipeline(commands)
 
     def _is_of(self, member: bytes, queue: str) -> bool:
-        if member.startswith(b"["):
-            try:
-                return _decoder.decode(member).queue == queue
-            except msgspec.MsgspecError:
-                pass
+        entry = _entry(member)
+        if entry is not None:
+            return entry.queue == queue
         return member.decode(errors="replace").split(self._keys.sep)[-1] == queue
+
+
+def _entry(member: bytes) -> _Entry | None:
+    """A binding in our table; None for what nobody of ours wrote."""
+    try:
+        return _decoder.decode(member)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def _by_queue(entry: _Entry) -> str:

@@ -19,11 +19,15 @@ from celeriac.message import ControlMessage
 
 __all__ = [
     "Answer", "Command", "accepted", "command_exchange", "concerns", "decode_answer", "decode_command", "encode_answer",
-    "encode_command", "reply_exchange", "serializer_for",
+    "encode_command", "pattern_problem", "reply_exchange", "serializer_for",
 ]  # fmt: skip
 
-#: Characters of a pattern: a regular expression can be made to take long.
-MAX_PATTERN = 200
+#: Characters of a pattern, and repetitions and choices in a regular expression: it can be made to take for ever.
+MAX_PATTERN, MAX_REPEATS = 200, 4
+_REPEAT = re.compile(r"[*+?{|]")
+_REPEATED_GROUP = re.compile(r"\)[*+?{]")
+#: What makes blanks and comments possible, which would hide that a group is repeated.
+_VERBOSE = re.compile(r"\(\?(#|[a-zA-Z]*x)")
 
 
 def command_exchange(namespace: str) -> str:
@@ -182,12 +186,30 @@ def concerns(command: Command, node: str) -> bool:
     if command.destination:
         return node in command.destination
     if command.pattern and command.matcher:
+        if pattern_problem(command.pattern, command.matcher):
+            return False
         if command.matcher == "glob":
             return fnmatch.fnmatchcase(node, command.pattern)
-        if command.matcher == "pcre" and len(command.pattern) <= MAX_PATTERN:
-            try:
-                return re.match(command.pattern, node) is not None
-            except re.error:
-                return False
-        return False
+        return re.match(command.pattern, node) is not None
     return True
+
+
+def pattern_problem(pattern: str, matcher: str) -> str:
+    """Why no node's name is compared with this pattern; "" if nothing is wrong with it."""
+    if matcher not in ("glob", "pcre"):
+        return f"matcher is 'glob' or 'pcre', not {matcher!r}"
+    if len(pattern) > MAX_PATTERN:
+        return f"a pattern of {len(pattern)} characters is too long; {MAX_PATTERN} are allowed"
+    if matcher == "glob":
+        return ""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as exc:
+        return f"{pattern!r} is no regular expression: {exc}"
+    bare = re.sub(r"\\.", "", pattern, flags=re.DOTALL)
+    repeats = _REPEAT.findall(bare.replace("(?", "("))
+    if len(repeats) > MAX_REPEATS or _REPEATED_GROUP.search(bare) or _VERBOSE.search(bare):
+        return (
+            f"{pattern!r} could take for ever: at most {MAX_REPEATS} of * + ? {{ | are allowed, and none behind a group"
+        )
+    return ""

@@ -194,4 +194,7 @@ def _stand_in_class(name: str, module: str, base: Any) -> type[Exception]:
         return _stand_in, (name, module, self.args, show(self))
 
     body = {"__module__": module, "__qualname__": name, "__str__": show, "__reduce__": reduce}
-    return type(name.rpartition(".")[2] or "Exception", (base,), body)
+    title = name.rpartition(".")[2] or "Exception"
+    # A class takes any name but one with half a surrogate pair or a NUL.
+    title = title.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return type(title, (base,), body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -255,7 +256,10 @@ def _record_from_values(data: bytes, kind: str, accept: frozenset[str] | None) -
     if not isinstance(plain, dict):
         raise DecodeError(f"a stored result is not a mapping, but of type {type(plain).__name__}")
     serializer = codec.registry.type_to_name[kind]
-    values = {key: codec.dumps(plain.pop(key), serializer)[2] for key in _VALUES if key in plain}
+    try:
+        values = {key: codec.dumps(plain.pop(key), serializer)[2] for key in _VALUES if key in plain}
+    except EncodeError as exc:  # what only a decoder knows, such as a timestamp of msgpack
+        raise DecodeError(f"a stored result holds what {serializer} can't write: {exc}") from exc
     return _record(plain, values, kind)
 
 
@@ -292,4 +296,6 @@ def _text(plain: dict[str, Any], key: str) -> str | None:
     value = plain.get(key)
     if value is None or isinstance(value, str):
         return value
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)  # older peers store date_done as a datetime
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())  # older peers store date_done as a datetime
+    return str(value) if isinstance(value, UUID) else saferepr(value)

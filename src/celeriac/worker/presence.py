@@ -6,11 +6,11 @@ name answers, and both warn.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import uuid
 import warnings
-from typing import Any
 
 import msgspec
 
@@ -24,6 +24,22 @@ __all__ = ["Presence"]
 logger = get_logger("celeriac.worker.presence")
 
 TOPIC = "celeriac.presence"
+
+
+class _Word(msgspec.Struct, frozen=True):
+    """What nodes tell each other.
+
+    Attributes:
+        word: "hello" of one that has just come, "here" of one that has heard it.
+    """
+
+    word: str
+    node: str
+    instance: str
+    pid: int
+
+
+_decoder = msgspec.json.Decoder(_Word)
 
 
 class Presence:
@@ -66,22 +82,25 @@ class Presence:
             self._say("hello")
             while not self._stop.is_set():
                 for _topic, payload in subscription.poll(60.0):
-                    self._hear(msgspec.json.decode(payload))
+                    with contextlib.suppress(
+                        msgspec.MsgspecError, UnicodeDecodeError, RecursionError
+                    ):  # not one of ours
+                        self._hear(_decoder.decode(payload))
         finally:
             subscription.close()
 
     def _say(self, word: str) -> None:
-        about = {"word": word, "node": self._node, "instance": self._instance, "pid": os.getpid()}
+        about = _Word(word, self._node, self._instance, os.getpid())
         self._transport.broadcast(TOPIC, msgspec.json.encode(about))
 
-    def _hear(self, about: Any) -> None:
-        if about.get("node") != self._node or about.get("instance") == self._instance:
+    def _hear(self, about: _Word) -> None:
+        if about.node != self._node or about.instance == self._instance:
             return
-        if about.get("word") == "hello":
+        if about.word == "hello":
             self._say("here")
         if not self._has_warned:
             self._has_warned = True
-            text = f"another worker (pid {about.get('pid')}) has the node name {self._node}, too: give each its own with -n"
+            text = f"another worker (pid {about.pid}) has the node name {self._node}, too: give each its own with -n"
             logger.warning("%s", text)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
