@@ -103,6 +103,7 @@ class BrokerRig:
         self.marks = Marks(self.ledger.path)
         self.settings: dict[str, Any] = {"task_default_queue": broker.queue, "task_lease": LEASE}
         self.env: dict[str, str] = {}
+        self.jobs = APP
         self._start = start
         self._nodes = 0
         self._app: Celeriac | None = None
@@ -126,7 +127,7 @@ class BrokerRig:
             **self.env,
             **env,
         }
-        worker = self._start(APP, "-l", "INFO", "-n", f"w{self._nodes}@test", *arguments, env=environment)
+        worker = self._start(self.jobs, "-l", "INFO", "-n", f"w{self._nodes}@test", *arguments, env=environment)
         if ready:
             worker.wait_ready()
         return worker
