@@ -14,7 +14,7 @@ from celeriac import states
 from celeriac.canvas.composing import is_group
 from celeriac.canvas.eager import apply
 from celeriac.canvas.freezing import SameIds, assign
-from celeriac.canvas.joining import all_tasks, body_of, part_of, read_header
+from celeriac.canvas.joining import all_tasks, body_of, is_over, part_of, read_header
 from celeriac.canvas.launching import NOWHERE, Place, end_id, ends, launch, place_of
 from celeriac.canvas.normalizing import follow, has_chord, is_chain, is_chord, normalize
 from celeriac.canvas.replacing import replacement
@@ -122,7 +122,7 @@ def after_join(app: Celeriac, context: Context, group_id: str) -> Sequel:
         return NOTHING
     try:
         values = read_header(app, group_id)
-        if values is None and is_repeated:  # it is over: its counts are gone
+        if values is None and (is_repeated or is_over(app, group_id)):  # its counts are gone
             return NOTHING
         if values is None:
             raise ChordError(f"the header of chord {group_id} is not in the result store any more")

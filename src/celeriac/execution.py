@@ -17,24 +17,25 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from celeriac import errors, log, signals, states
+from celeriac.canvas.joining import note_of, part_by_headers
 from celeriac.canvas.replacing import Replaced
+from celeriac.chord_steps import join, sweep
 from celeriac.context import Context, make_context, running
 from celeriac.continuations import (
     NOTHING,
     Sequel,
     after_failure,
-    after_join,
     after_replacement,
     after_revocation,
     after_success,
     retry_message,
 )  # fmt: skip
-from celeriac.errors import CeleriacError, Ignore, OperationalError, Reject, Retry
+from celeriac.errors import CeleriacError, Ignore, Reject, Retry
 from celeriac.loading import import_object
 from celeriac.log import current_task_info, get_logger
 from celeriac.message import Action
 from celeriac.middleware import execute_through
-from celeriac.outcome import JOIN, Execution, Outcome, Verdict
+from celeriac.outcome import JOIN, SWEEP, Execution, Outcome, Verdict
 from celeriac.recording import clean_text, make_record
 from celeriac.results.base import Record
 from celeriac.safe_repr import saferepr
@@ -371,7 +372,9 @@ def _apply_verdict(environment: Environment, execution: Execution, context: Cont
     if verdict.state == "STORED":  # a redelivered message whose outcome is stored: only continuations may be missing
         return _resume(environment, execution, context)
     if verdict.state == JOIN:
-        return _join(environment, execution, context)
+        return join(environment.app, execution, context)
+    if verdict.state == SWEEP:
+        return sweep(environment.app, execution, context)
     exc: BaseException = getattr(errors, verdict.error)(*verdict.args)
     if verdict.state == states.REVOKED:
         record = _record_of_error(app, context, states.REVOKED, exc, None)
@@ -413,34 +416,21 @@ def _resume(environment: Environment, execution: Execution, context: Context) ->
     )  # fmt: skip
 
 
-def _join(environment: Environment, execution: Execution, context: Context) -> Outcome:
-    """This was the last part of a chord: send the body. The delivery ends as the part itself wanted it."""
-    verdict = execution.verdict
-    group_id = str(verdict.args[0])
-    try:
-        sequel = after_join(environment.app, context, group_id)
-    except OperationalError:  # the store is away: the part is delivered again
-        logger.exception("chord %s can't be joined now", group_id)
-        return Outcome(execution.serial, execution.slot, context.task or "", JOIN, action=Action.REQUEUE.value)
-    except CeleriacError:
-        logger.exception("chord %s can't be joined", group_id)
-        sequel = Sequel()
-    return Outcome(
-        execution.serial, execution.slot, context.task or "", JOIN, None, sequel.records, sequel.messages,
-        verdict.action, verdict.reason, parts=sequel.parts, chords=sequel.chords, joined=[group_id],
-    )  # fmt: skip
-
-
 def _unreadable(environment: Environment, execution: Execution, exc: Exception) -> Outcome:
     """A body that can't be opened: the message is kept as a dead letter, and its task ends as a failure."""
-    message = execution.message
+    message, app = execution.message, environment.app
+    if execution.verdict.state == SWEEP:
+        logger.error("the note of chord %s can't be read: %s", message.headers.get("group"), _text(exc))
+        return Outcome(execution.serial, execution.slot, message.task, SWEEP)
+    if execution.verdict.state == JOIN and (note := note_of(app, message)) is not None:
+        return _execute(environment, msgspec.structs.replace(execution, message=note))
     context = Context(
         id=message.id, task=message.task, retries=0, deliveries=execution.deliveries, reply_to=message.reply_to
     )
     reason = f"{type(exc).__name__}: {_text(exc)}"
     logger.error("Task %s[%s] to the dead letters: %s", message.task, message.id, reason)
-    record = _record_of_error(environment.app, context, states.FAILURE, exc, reason) if message.id else None
-    sequel = _end_of_what_waits(environment.app, execution, exc, reason)
+    record = _record_of_error(app, context, states.FAILURE, exc, reason) if message.id else None
+    sequel = _end_of_what_waits(app, execution, exc, reason)
     return Outcome(
         execution.serial, execution.slot, message.task, states.FAILURE, record, sequel.records,
         action=Action.DEAD_LETTER.value, reason=reason, parts=sequel.parts,
@@ -458,8 +448,10 @@ def _end_of_what_waits(app: Celeriac, execution: Execution, exc: Exception, reas
         )  # fmt: skip
         context.errbacks = None
         return after_failure(app, context, exc, reason)
-    except Exception:  # this is the last resort: what failed is in the log already
-        return NOTHING
+    except Exception:  # what failed is in the log already: now what the headers say has to do
+        sequel = Sequel()
+        sequel.parts += part_by_headers(app, execution.message)
+        return sequel
 
 
 def give_up(environment: Environment, execution: Execution, exc: Exception) -> Outcome:

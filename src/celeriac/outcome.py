@@ -13,7 +13,7 @@ import msgspec
 from celeriac.message import Message
 from celeriac.results.base import Record
 
-__all__ = ["JOIN", "RUN", "STORED", "ChordStart", "Execution", "Outcome", "Part", "Verdict"]
+__all__ = ["JOIN", "RUN", "STORED", "SWEEP", "ChordStart", "Execution", "Outcome", "Part", "Verdict"]
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
@@ -21,7 +21,7 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         state: FAILURE or REVOKED; STORED if the outcome is stored and only its continuations may be missing; JOIN if it
-            was the last part of a chord, whose body is to be sent now.
+            was the last part of a chord, whose body is to be sent now; SWEEP if it is the note of a chord that is quiet.
         error: Name of the exception class in `celeriac.errors`.
         args: Its arguments.
         action: What becomes of the delivery (`Action` value).
@@ -39,6 +39,8 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
 STORED = "STORED"
 #: State of a verdict: this was the last part of the chord whose group id is its only argument.
 JOIN = "JOIN"
+#: State of a verdict: this is no task's message but the note of a chord that nothing happens to.
+SWEEP = "SWEEP"
 #: No verdict: run the task.
 RUN = Verdict(state="")
 
@@ -71,12 +73,13 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ChordStart(msgspec.Struct, frozen=True, array_like=True):
-    """A chord begins: its header has `size` parts, whose ids are in `value`."""
+    """A chord begins: its header has `size` parts, whose ids are in `value`; its body stands in `note` (`chord_notes`)."""
 
     group_id: str
     size: int
     value: bytes
     expires_at: float | None = None
+    note: Record | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):

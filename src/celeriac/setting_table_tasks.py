@@ -276,6 +276,12 @@ class ResultSettings:
         old="CELERY_MAX_CACHED_RESULTS",
         low=-1,
     )
+    result_chord_sweep_interval: float = setting(
+        60.0,
+        "Seconds between two looks for chords that nothing has happened to; 0 is never.",
+        unit="s",
+        low=0,
+    )
     result_chord_join_timeout: float | None = setting(
         3.0,
         "Longest wait for one part when a chord is joined.",

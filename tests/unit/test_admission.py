@@ -42,7 +42,7 @@ def test_one_of_protocol_1_is_left_to_the_runner() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"defect": "unreadable head"}, "malformed message: unreadable head"),
+        ({"id": "", "defect": "unreadable head"}, "malformed message: unreadable head"),
         ({"id": ""}, "malformed message: it has no task id"),
         ({"headers": ["no", "mapping"]}, "malformed message: it has no task id"),
     ],
@@ -58,8 +58,18 @@ def test_malformed_messages_are_dead(fields: dict[str, Any], reason: str) -> Non
 @pytest.mark.parametrize("value", ["tomorrow", 5, ["x"], {}, True])
 def test_a_moment_that_is_none_is_dead(header: str, value: Any) -> None:
     admission = _admit({header: value})
-    assert admission.decision is Decision.DEAD
-    assert "is not a date in ISO 8601" in admission.reason
+    assert_ends_as_malformed(admission)
+    assert "is not a date in ISO 8601" in admission.verdict.reason
+
+
+def test_the_task_of_a_malformed_message_ends_as_failed_if_its_id_can_be_read() -> None:
+    assert_ends_as_malformed(_admit(defect="the body is no base64"))
+
+
+def assert_ends_as_malformed(admission: Admission) -> None:
+    verdict = admission.verdict
+    assert (admission.decision, verdict.state, verdict.error) == (Decision.RUN, "FAILURE", "InvalidTaskError")
+    assert (verdict.action, verdict.reason.startswith("malformed message: ")) == ("dead-letter", True)
 
 
 @pytest.mark.parametrize("value", [None, ""])

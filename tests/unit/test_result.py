@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import io
 import pickle
 import threading
 import time
@@ -298,17 +299,26 @@ def test_what_followed_from_a_task(app: Celeriac) -> None:
 
 
 def test_the_tree_of_a_task_that_has_not_ended(app: Celeriac) -> None:
+    """[B-CANVAS-085] `collect` walks by `iterdeps`, but waits for each task first."""
     pending = app.AsyncResult("p")
-    with pytest.raises(IncompleteStream, match="Task p has not ended"):
-        list(pending.iterdeps())
+    for walk in (lambda: list(pending.iterdeps()), lambda: pending.graph, pending.build_graph):
+        with pytest.raises(IncompleteStream, match="Task p has not ended"):
+            walk()
     assert [node.id for _, node in pending.iterdeps(intermediate=True)] == ["p"]
+    assert [node.id for node in pending.build_graph(intermediate=True)] == ["p"]
+    with pytest.raises(TimeoutError, match="p"):
+        list(pending.collect(intermediate=True, timeout=0.01))
 
 
 def test_the_graph_of_a_task(app: Celeriac) -> None:
+    """[B-CANVAS-086]"""
     graph = _tree(app).graph
     assert [node.id for node in graph] == ["a", "b", "g", "c", "d", "e"]
     assert [node.id for node in graph["a"]] == ["b", "g"]
+    written = io.StringIO()
+    graph.to_dot(written)
     text = graph.dot()
+    assert written.getvalue() == text
     assert text.startswith("digraph results {\n")
     assert '    "d" -> "e";\n' in text
     assert '"a" [label="a\\nSUCCESS"' in text

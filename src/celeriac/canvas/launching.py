@@ -18,8 +18,12 @@ import msgspec
 from celeriac.canvas.composing import is_group
 from celeriac.canvas.members import own_copy
 from celeriac.canvas.normalizing import is_chain, is_chord
+from celeriac.chord_notes import open_note
+from celeriac.codec import Constant, dumps
+from celeriac.errors import EncodeError
 from celeriac.message import Message
 from celeriac.outcome import ChordStart
+from celeriac.results.base import Record
 from celeriac.sending import prepare
 from celeriac.signature import maybe_signature
 
@@ -130,7 +134,9 @@ def _launch_chord(
     if body is signature.body:
         body = own_copy(body)
     body["chord_size"] = size
-    yield ChordStart(group_id, size, _group_value(group_id, header.tasks), _expires_at(app))
+    expires_at = _expires_at(app)
+    note = _note(app, group_id, header.tasks, body, expires_at)
+    yield ChordStart(group_id, size, _group_value(group_id, header.tasks), expires_at, note)
     yield from launch(app, header, args, kwargs, given, Place(group_id, None, body), is_checked=is_checked)
 
 
@@ -203,6 +209,28 @@ def _expires_at(app: Celeriac) -> float | None:
     if isinstance(lifetime, timedelta):
         lifetime = lifetime.total_seconds()
     return time.time() + lifetime if lifetime else None
+
+
+def _note(app: Celeriac, group_id: str, parts: list[Any], body: Any, expires_at: float | None) -> Record | None:
+    """What a sweep has to know of a chord, as the body of a message: its own body, and the steps before each part's end."""
+    steps = {str(index): found for index, part in enumerate(parts) if (found := list(_steps(part))[:-1])}
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": body}
+    try:
+        form = dumps(((), {"deadline": expires_at, "steps": steps}), app.conf.task_serializer, Constant(embed))
+    except EncodeError:  # another serializer may know it, or else the parts can't be sent either, and that says why
+        return None
+    return open_note(group_id, form, expires_at)
+
+
+def _steps(signature: Any) -> Iterator[str]:
+    """Ids of the tasks, one after the other, that a frozen workflow needs for its end, with the end."""
+    if is_chain(signature):
+        for step in signature.tasks:
+            yield from _steps(maybe_signature(step))
+    elif is_chord(signature):
+        yield from _steps(signature.body)
+    elif not is_group(signature):
+        yield signature.options["task_id"]
 
 
 def _group_value(group_id: str, parts: list[Any]) -> bytes:

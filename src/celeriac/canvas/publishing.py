@@ -17,6 +17,7 @@ from celeriac.canvas.launching import Place, launch, place_of
 from celeriac.canvas.members import own_copy
 from celeriac.canvas.normalizing import flattened, hand_on, has_chord, normalize
 from celeriac.canvas.stores import chord_store
+from celeriac.chord_notes import begin
 from celeriac.context import running
 from celeriac.group_result import GroupResult
 from celeriac.many import fresh_ids
@@ -91,7 +92,7 @@ def publish(app: Any, items: Iterator[Message | ChordStart], how: Mapping[str, A
     while batch := list(islice(items, app.transport.capabilities.batch)):
         for start in batch:
             if isinstance(start, ChordStart):
-                chord_store(app).start_chord(start.group_id, start.size, start.value, start.expires_at)
+                begin(chord_store(app), start)
         messages = [message for message in batch if not isinstance(message, ChordStart)]
         if messages:
             app.publish(messages, how)

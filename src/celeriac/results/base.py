@@ -89,6 +89,11 @@ class ResultStore(Protocol):
     A store that is told of every state, not only of final ones, may have one more verb, `wait_change(task_id, known,
     timeout)`: the record once it is another than the known one, or None after `timeout` seconds. Without it, progress is
     followed by looking again.
+
+    A store that can list the chords that `start_chord` began has two more verbs, by which workers repair one whose last step
+    was lost: `quiet_chords(seconds, limit)` returns ids of those that nothing has happened to for so long, and counts as
+    something that happens, so that no two workers get the same one; `ended_parts(group_id)` returns the indexes of the
+    parts that were counted, or None if it can't tell.
     """
 
     @property

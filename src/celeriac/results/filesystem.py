@@ -34,6 +34,8 @@ _OPTIONS = ("compression", "global_keyprefix", "lock_timeout", "synchronous")
 _IGNORED = frozenset({"result_chord_ordered", "retry_policy", "visibility_timeout"})
 _LOCK = ".celeriac.lock"
 _TEMPORARY = ".celeriac-tmp-"
+#: How files of chords that were begun here begin.
+_BEGUN = "celeriac-chord-"
 #: Age in seconds at which what a killed process left half-written is deleted.
 LEFTOVER = 3600.0
 #: Seconds after which the count of a chord is forgotten: whoever redelivers a part that late has lost the chord anyway.
@@ -85,6 +87,9 @@ class FilesystemStore:
 
     def _parts_place(self, group_id: str) -> str:
         return self._place("celery-taskset-parts-", group_id)
+
+    def _begun_place(self, group_id: str) -> str:
+        return self._place(_BEGUN, group_id)
 
     def _written(self, data: bytes) -> str:
         """A file with this content, on the disk, under a temporary name."""
@@ -197,8 +202,10 @@ class FilesystemStore:
     # chords and groups
 
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
-        """Keep the header of a chord."""
+        """Keep the header of a chord. A file more, with its id, is touched when something happens to it."""
         self.save_group(group_id, value, expires_at)
+        with self._mapped_errors():
+            self._put(self._begun_place(group_id), group_id.encode())
 
     def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
         """Count a part of a chord, once; returns whether all have ended. The parts are bits of one number."""
@@ -208,7 +215,30 @@ class FilesystemStore:
             bits = before | 1 << index
             if bits != before:
                 self._put(place, b"%x" % bits)
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(self._begun_place(group_id))
         return 0 < size <= bits.bit_count()
+
+    def quiet_chords(self, seconds: float, limit: int) -> list[str]:
+        """Chords that nothing has happened to for so long; this counts as something."""
+        with self._mapped_errors():
+            names = os.listdir(self.path) if os.path.isdir(self.path) else []
+            now = self._clock.now()
+            found: list[str] = []
+            for place in self._mine(names, _BEGUN):
+                if len(found) < limit and _changed_at(place) <= now - seconds:
+                    with self._locked():
+                        group_id = _read(place)
+                        if group_id is not None and _changed_at(place) <= now - seconds:
+                            os.utime(place)
+                            found.append(group_id.decode())
+        return found
+
+    def ended_parts(self, group_id: str) -> set[int]:
+        """Indexes of the parts that were counted."""
+        with self._mapped_errors():
+            bits = int(_read(self._parts_place(group_id)) or b"0", 16)
+        return {index for index in range(bits.bit_length()) if bits >> index & 1}
 
     def _put(self, place: str, data: bytes) -> None:
         path = self._written(data)
@@ -234,6 +264,7 @@ class FilesystemStore:
         """Delete a group and its chord count."""
         with self._mapped_errors():
             _unlink(self._group_place(group_id))
+            _unlink(self._begun_place(group_id))
             _unlink(self._parts_place(group_id))
 
     def cleanup(self, now: float) -> int:
@@ -241,7 +272,8 @@ class FilesystemStore:
         with self._mapped_errors():
             names = os.listdir(self.path) if os.path.isdir(self.path) else []
             for name in names:
-                age = {_TEMPORARY: LEFTOVER, f"{self._prefix}celery-taskset-parts-": CHORD_KEPT}
+                age = {_TEMPORARY: LEFTOVER, f"{self._prefix}celery-taskset-parts-": CHORD_KEPT,
+                       f"{self._prefix}{_BEGUN}": CHORD_KEPT}  # fmt: skip
                 limits = [seconds for start, seconds in age.items() if name.startswith(start)]
                 if limits and _changed_at(os.path.join(self.path, name)) <= now - limits[0]:
                     _unlink(os.path.join(self.path, name))

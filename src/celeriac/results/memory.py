@@ -28,6 +28,7 @@ class _Shelf:
         self.records: dict[str, Record] = {}
         self.groups: dict[str, tuple[bytes, float | None]] = {}
         self.parts: defaultdict[str, set[int]] = defaultdict(set)
+        self.touched: dict[str, float] = {}  # chords that have begun, and when something happened to them
 
 
 _shelves: defaultdict[str, _Shelf] = defaultdict(_Shelf)
@@ -117,12 +118,32 @@ class MemoryStore:
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
         """Keep the header of a chord."""
         self.save_group(group_id, value, expires_at)
+        with self._shelf.changed:
+            self._shelf.touched[group_id] = self._clock.now()
 
     def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
         """Count a part of a chord, once; returns whether all have ended."""
         with self._shelf.changed:
+            if group_id in self._shelf.touched:
+                self._shelf.touched[group_id] = self._clock.now()
             self._shelf.parts[group_id].add(index)
             return 0 < size <= len(self._shelf.parts[group_id])
+
+    def quiet_chords(self, seconds: float, limit: int) -> list[str]:
+        """Chords that nothing has happened to for so long; this counts as something."""
+        now = self._clock.now()
+        with self._shelf.changed:
+            touched = self._shelf.touched
+            found = sorted(
+                (group_id for group_id, at in touched.items() if at <= now - seconds), key=touched.__getitem__
+            )
+            touched.update(dict.fromkeys(found[:limit], now))
+            return found[:limit]
+
+    def ended_parts(self, group_id: str) -> set[int]:
+        """Indexes of the parts that were counted."""
+        with self._shelf.changed:
+            return set(self._shelf.parts.get(group_id, ()))
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""
@@ -140,6 +161,7 @@ class MemoryStore:
         with self._shelf.changed:
             self._shelf.groups.pop(group_id, None)
             self._shelf.parts.pop(group_id, None)
+            self._shelf.touched.pop(group_id, None)
 
     def cleanup(self, now: float) -> int:
         """Delete what has expired."""

@@ -20,7 +20,7 @@ from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options
 from celeriac.results.meta_value import group_from
 from celeriac.results.redis_connection import Argument, Server
-from celeriac.results.redis_lua import JOIN, OVER, PARTS, STORE
+from celeriac.results.redis_lua import ENDED, JOIN, OVER, PARTS, QUIET, STORE
 from celeriac.results.redis_records import chord_member, has_companion, record_from, value_arguments
 from celeriac.results.redis_url import as_bool, parse_url
 from celeriac.results.redis_watch import Watch
@@ -69,6 +69,7 @@ class RedisStore:
         self._is_chord_sorted = as_bool("result_chord_ordered", own.get("result_chord_ordered", True))
         self.compression: str | None = own.get("compression") or None
         self._prefix = key_prefix(str(own.get("global_keyprefix") or ""), settings.tag)
+        self._begun = f"{self._prefix}celeriac-chords".encode()  # begun here, by when something happened to them
         self._server = Server(settings)
         self._clock = clock
         self._local = threading.local()
@@ -205,13 +206,15 @@ class RedisStore:
 
     def _chord_keys(self, group_id: str) -> list[bytes]:
         key = self._group_key(group_id)
-        return [key + b".j", key + b".t", key + b".s", key + b".d", key, key + b".c"]
+        return [key + b".j", key + b".t", key + b".s", key + b".d", key, key + b".c", self._begun]
 
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
         """Keep the header of a chord, and its size where stock workers look for it."""
         self.save_group(group_id, value, expires_at)
         key, expiry = self._group_key(group_id), _expiry(expires_at)
-        self._server.transaction([("DEL", key + b".c"), ("SET", key + b".s", size, *expiry)])
+        self._server.transaction([
+            ("DEL", key + b".c"), ("SET", key + b".s", size, *expiry), ("ZADD", self._begun, self._clock.now(), group_id),
+        ])  # fmt: skip
 
     def grow_chord(self, group_id: str) -> None:
         """Expect one more part of a chord that runs. Its header is then what the parts say, once all have ended."""
@@ -224,8 +227,18 @@ class RedisStore:
         return bool(self._server.run(
             JOIN,
             self._chord_keys(group_id),
-            (record.id, index, chord_member(record), is_sorted, CHORD_KEPT, CHORD_PATIENCE, size),
+            (record.id, index, chord_member(record), is_sorted, CHORD_KEPT, CHORD_PATIENCE, size, group_id, self._clock.now()),
         ))  # fmt: skip
+
+    def quiet_chords(self, seconds: float, limit: int) -> list[str]:
+        """Chords begun here that nothing has happened to for so long; this counts as something."""
+        now = self._clock.now()
+        return [name.decode() for name in self._server.run(QUIET, [self._begun], (now - seconds, now, limit))]
+
+    def ended_parts(self, group_id: str) -> set[int] | None:
+        """Indexes of the parts that were counted; None where stock workers have counted some without them."""
+        found = self._server.run(ENDED, self._chord_keys(group_id), ())
+        return None if found is None else {int(float(index)) for index in found}
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple, as stock Celery keeps it where it is JSON."""
@@ -250,7 +263,7 @@ class RedisStore:
 
     def forget_group(self, group_id: str) -> None:
         """Delete a group and its chord count. Parts that are told again will see that the chord is over."""
-        self._server.run(OVER, self._chord_keys(group_id), (CHORD_OVER,))
+        self._server.run(OVER, self._chord_keys(group_id), (CHORD_OVER, group_id))
 
     def cleanup(self, now: float) -> int:
         """Delete what will have expired by `now`. What has expired already, Redis deletes by itself."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from celeriac.results.redis_connection import Script
 
-__all__ = ["JOIN", "OVER", "PARTS", "PUT", "STORE"]
+__all__ = ["ENDED", "JOIN", "OVER", "PARTS", "PUT", "QUIET", "STORE"]
 
 #: put(key, value, companion, expires, retries, deliveries) -> whether it was stored.
 #: `expires`: "" for never, "gone" if over already, else milliseconds since 1970.
@@ -75,14 +75,16 @@ return refused
 )
 
 #: A chord's keys, as stock workers use them: members of its parts (sorted set, or list), further parts, size, parts that
-#: were counted, the header's result, and who sends the body. KEYS: these six.
+#: were counted, the header's result, and who sends the body; and the sorted set of all chords begun here. KEYS: these seven.
 #: ARGV: task id, score, member, "1" for a sorted set, seconds to keep it, seconds that who is the last has for the body, and
-#: the size where no key tells it. Returns 1 if all have ended and the body is this part's to send.
+#: the size where no key tells it, the chord's id, and the present moment. Returns 1 if all have ended and the body is this
+#: part's to send.
 JOIN = Script(
     r"""
-local members, more, size, counted, header, claim = unpack(KEYS)
-local id, score, member, is_sorted, kept, patience, known_size = unpack(ARGV)
+local members, more, size, counted, header, claim, begun = unpack(KEYS)
+local id, score, member, is_sorted, kept, patience, known_size, group, now = unpack(ARGV)
 if redis.call('GET', claim) == 'done' then return 0 end
+redis.call('ZADD', begun, 'XX', now, group)
 local kind = redis.call('TYPE', members).ok
 if kind ~= 'none' then is_sorted = kind == 'zset' else is_sorted = is_sorted == '1' end
 if redis.call('SADD', counted, id .. ':' .. score) == 1 then
@@ -108,11 +110,39 @@ return redis.call('SMEMBERS', counted)
 """
 )
 
-#: KEYS: those of JOIN. ARGV: seconds for which a part that is told late is to see that the chord is over.
+#: KEYS: those of JOIN. Returns the indexes of the parts that were counted: by stock workers, too, as their scores say it. Of
+#: parts in a list they stand in the fourth only, and nil is returned if not all do.
+ENDED = Script(
+    r"""
+local members, more, size, counted = unpack(KEYS)
+local found = {}
+local kind = redis.call('TYPE', members).ok
+if kind == 'zset' then
+  local pairs = redis.call('ZRANGE', members, 0, -1, 'WITHSCORES')
+  for n = 2, #pairs, 2 do found[#found + 1] = pairs[n] end
+elseif kind == 'list' then
+  if redis.call('LLEN', members) ~= redis.call('SCARD', counted) then return nil end
+  for _, part in ipairs(redis.call('SMEMBERS', counted)) do found[#found + 1] = string.match(part, '[^:]*$') end
+end
+return found
+"""
+)
+
+#: KEYS: the sorted set of chords begun here. ARGV: from when on they are not quiet, the present moment, how many at most.
+QUIET = Script(
+    r"""
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
+for _, group in ipairs(found) do redis.call('ZADD', KEYS[1], ARGV[2], group) end
+return found
+"""
+)
+
+#: KEYS: those of JOIN. ARGV: seconds for which a part that is told late is to see that the chord is over, and the chord's id.
 OVER = Script(
     r"""
 local is_chord = redis.call('EXISTS', KEYS[1], KEYS[6]) > 0
 redis.call('DEL', unpack(KEYS, 1, 5))
 if is_chord then redis.call('SET', KEYS[6], 'done', 'EX', ARGV[1]) end
+redis.call('ZREM', KEYS[7], ARGV[2])
 """
 )

@@ -117,8 +117,14 @@ class PostgresStore:
             self._database.execute(sql, (list(ids),))
 
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
-        """Keep the header of a chord."""
+        """Keep the header of a chord. One more part, which is no part, says that it was begun here."""
         self.save_group(group_id, value, expires_at)
+        names = self.tables.names
+        sql = f"""
+            WITH begun AS (INSERT INTO {names["chord_parts"]} VALUES (%b, -1) ON CONFLICT DO NOTHING)
+            INSERT INTO {names["chords"]} (group_id, ended, touched_at) VALUES (%b, 0, {NOW}) ON CONFLICT DO NOTHING
+        """
+        self._database.execute(sql, (group_id, group_id))
 
     def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
         """Count a part of a chord, once; returns whether all have ended."""
@@ -131,6 +137,23 @@ class PostgresStore:
         """
         [(ended,)] = self._database.execute(sql, (group_id, index, group_id))
         return bool(0 < size <= ended)
+
+    def quiet_chords(self, seconds: float, limit: int) -> list[str]:
+        """Chords that nothing has happened to for so long; this counts as something."""
+        names = self.tables.names
+        sql = f"""
+            UPDATE {names["chords"]} SET touched_at = {NOW} WHERE group_id IN (
+                SELECT group_id FROM {names["chords"]} AS chord WHERE touched_at <= {NOW} - %b::float8 AND EXISTS
+                    (SELECT 1 FROM {names["chord_parts"]} AS part WHERE part.group_id = chord.group_id AND part = -1)
+                ORDER BY touched_at LIMIT %b FOR UPDATE SKIP LOCKED)
+            RETURNING group_id
+        """
+        return [group_id for (group_id,) in self._database.execute(sql, (seconds, limit), durable=False)]
+
+    def ended_parts(self, group_id: str) -> set[int]:
+        """Indexes of the parts that were counted."""
+        sql = f"SELECT part FROM {self.tables.names['chord_parts']} WHERE group_id = %b AND part >= 0"
+        return {part for (part,) in self._database.execute(sql, (group_id,), durable=False)}
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""

@@ -38,6 +38,8 @@ CHUNK = 500
 RECHECK = 1.0
 #: Seconds after which the count of a chord is forgotten: whoever redelivers a part that late has lost the chord anyway.
 CHORD_KEPT = 7 * 86_400
+#: Index of the part that is no part: it says that a chord was begun here, not by stock Celery.
+BEGUN = -1
 
 
 class CoreStore:
@@ -120,8 +122,17 @@ class CoreStore:
         self._run(work)
 
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
-        """Keep the header of a chord."""
+        """Keep the header of a chord. One more part, which is no part, says that it was begun here."""
         self.save_group(group_id, value, expires_at)
+
+        def work(connection: Connection) -> None:
+            chords, parts = self.tables.chords, self.tables.chord_parts
+            query = select(chords.c.ended).where(chords.c.group_id == group_id)
+            if connection.execute(_locked(query, chords)).first() is None:
+                connection.execute(insert(chords).values(group_id=group_id, ended=0, touched_at=time.time()))
+                connection.execute(insert(parts).values(group_id=group_id, part=BEGUN))
+
+        self._run(work)
 
     def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
         """Count a part of a chord, once; returns whether all have ended."""
@@ -141,6 +152,30 @@ class CoreStore:
             return int(ended)
 
         return 0 < size <= self._run(work)
+
+    def quiet_chords(self, seconds: float, limit: int) -> list[str]:
+        """Chords that nothing has happened to for so long; this counts as something."""
+
+        def work(connection: Connection) -> list[str]:
+            chords, parts, now = self.tables.chords, self.tables.chord_parts, time.time()
+            begun = (
+                select(parts.c.group_id).where(parts.c.group_id == chords.c.group_id, parts.c.part == BEGUN).exists()
+            )
+            query = select(chords.c.group_id).where(chords.c.touched_at <= now - seconds, begun)
+            if connection.execute(query.limit(1)).first() is None:
+                return []
+            query = query.order_by(chords.c.touched_at).limit(limit)
+            found = list(connection.execute(_locked(query, chords)).scalars())
+            connection.execute(update(chords).where(chords.c.group_id.in_(found)).values(touched_at=now))
+            return found
+
+        return self._run(work)
+
+    def ended_parts(self, group_id: str) -> set[int]:
+        """Indexes of the parts that were counted."""
+        parts = self.tables.chord_parts
+        query = select(parts.c.part).where(parts.c.group_id == group_id, parts.c.part >= 0)
+        return set(self._run(lambda connection: list(connection.execute(query).scalars())))
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""

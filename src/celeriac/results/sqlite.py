@@ -40,6 +40,13 @@ _COUNT_PART = """
 INSERT INTO celeriac_chords (group_id, ended, touched_at) VALUES (?, 1, ?)
 ON CONFLICT (group_id) DO UPDATE SET ended = ended + 1, touched_at = excluded.touched_at
 """
+#: A chord that was begun here has one more part, which is no part: others, such as stock Celery's, are not looked after.
+BEGUN = -1
+_BEGIN_CHORD = "INSERT OR IGNORE INTO celeriac_chords (group_id, ended, touched_at) VALUES (?, 0, ?)"
+_QUIET = """
+SELECT group_id FROM celeriac_chords AS chord WHERE touched_at <= ?
+AND EXISTS (SELECT 1 FROM celeriac_chord_parts WHERE group_id = chord.group_id AND part = -1) ORDER BY touched_at LIMIT ?
+"""
 _SAVE_GROUP = """
 INSERT INTO celery_tasksetmeta (taskset_id, result, date_done, expires_at) VALUES (?, ?, ?, ?)
 ON CONFLICT (taskset_id) DO UPDATE SET result = excluded.result, date_done = excluded.date_done,
@@ -147,7 +154,10 @@ class SqliteStore:
 
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
         """Keep the header of a chord."""
-        self.save_group(group_id, value, expires_at)
+        with Transaction(self._database) as connection:
+            connection.execute(_SAVE_GROUP, (group_id, value, _saved_at(), expires_at))
+            connection.execute(_BEGIN_CHORD, (group_id, self._clock.now()))
+            connection.execute(_JOIN_PART, (group_id, BEGUN))
 
     def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
         """Count a part of a chord, once; returns whether all have ended."""
@@ -159,11 +169,27 @@ class SqliteStore:
             ).fetchone()
         return bool(0 < size <= ended)
 
+    def quiet_chords(self, seconds: float, limit: int) -> list[str]:
+        """Chords that nothing has happened to for so long; this counts as something."""
+        now = self._clock.now()
+        query = (_QUIET, (now - seconds, limit))
+        if not self._database.read(*query):
+            return []
+        with Transaction(self._database, durable=False) as connection:
+            found = [group_id for (group_id,) in connection.execute(*query).fetchall()]
+            rows = [(now, group_id) for group_id in found]
+            connection.executemany("UPDATE celeriac_chords SET touched_at = ? WHERE group_id = ?", rows)
+        return found
+
+    def ended_parts(self, group_id: str) -> set[int]:
+        """Indexes of the parts that were counted."""
+        sql = "SELECT part FROM celeriac_chord_parts WHERE group_id = ? AND part >= 0"
+        return {part for (part,) in self._database.read(sql, (group_id,))}
+
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""
-        saved_at = datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
         with Transaction(self._database) as connection:
-            connection.execute(_SAVE_GROUP, (group_id, value, saved_at, expires_at))
+            connection.execute(_SAVE_GROUP, (group_id, value, _saved_at(), expires_at))
 
     def get_group(self, group_id: str) -> bytes | None:
         """The group's result tuple, or None."""
@@ -217,6 +243,10 @@ def result_waiters(connection: sqlite3.Connection, wakeup: Wakeup, ready: Sequen
 def _forget_chord(connection: sqlite3.Connection, group_id: str) -> None:
     connection.execute("DELETE FROM celeriac_chords WHERE group_id = ?", (group_id,))
     connection.execute("DELETE FROM celeriac_chord_parts WHERE group_id = ?", (group_id,))
+
+
+def _saved_at() -> str:
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def _json_list(ids: Iterable[str]) -> str:

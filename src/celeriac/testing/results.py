@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -299,6 +299,30 @@ class ResultStoreSuite:
 
     def test_a_chord_of_unknown_size_is_never_over(self, store: ResultStore, task_id: str) -> None:
         assert not store.join_part(task_id, 0, 0, make_record(task_id))
+
+    def test_a_chord_that_is_quiet_is_told_to_one_who_asks(
+        self, store: ResultStore, other: ResultStore, task_id: str
+    ) -> None:
+        """Optional: of stores that can list the chords which were begun in them."""
+        ours, theirs, foreign = cast("Any", store), cast("Any", other), f"{task_id}-of-another"
+        if not hasattr(store, "quiet_chords"):
+            return
+        store.start_chord(task_id, 3, b"[1]", time.time() + 60)
+        store.start_chord(task_id, 3, b"[1]", time.time() + 60)
+        store.join_part(foreign, 0, 3, make_record(task_id))
+        assert task_id not in ours.quiet_chords(60, 100_000)
+        quiet = ours.quiet_chords(-60, 100_000)
+        assert task_id in quiet
+        assert foreign not in quiet, "nobody began it here"
+        assert task_id not in theirs.quiet_chords(60, 100_000), "being told of is something that happens"
+        assert len(ours.quiet_chords(-60, 1)) == 1
+        assert ours.ended_parts(task_id) == set()
+        for index in (2, 0):
+            assert not other.join_part(task_id, index, 3, make_record(f"{task_id}-{index}"))
+        assert ours.ended_parts(task_id) == {0, 2}
+        assert other.join_part(task_id, 1, 3, make_record(f"{task_id}-1"))
+        other.forget_group(task_id)
+        assert task_id not in ours.quiet_chords(-60, 100_000)
 
     def test_groups(self, store: ResultStore, other: ResultStore, task_id: str) -> None:
         assert store.get_group(task_id) is None

@@ -195,17 +195,16 @@ def _decode_leniently(element: bytes, queue: str) -> tuple[Message, int, int]:
     deliveries, starts = _counts(envelope.get("celeriac"))
     headers, properties = envelope.get("headers"), envelope.get("properties")
     properties = properties if isinstance(properties, dict) else {}
-    body = envelope.get("body")
+    headers, body = headers if isinstance(headers, dict) else {}, envelope.get("body")
     if not isinstance(body, str):
-        return _defective(element, queue, f"the body is {type(body).__name__}, not text"), deliveries, starts
+        return _defective(element, queue, f"the body is {type(body).__name__}, not text", headers), deliveries, starts
     try:
         # As kombu: base64 where the properties say so, else the text itself.
         is_base64 = properties.get("body_encoding") == "base64"
         content = binascii.a2b_base64(body, strict_mode=False) if is_base64 else body.encode(errors="surrogatepass")
     except (binascii.Error, ValueError) as exc:
-        return _defective(element, queue, f"the body is no base64: {exc}"), deliveries, starts
+        return _defective(element, queue, f"the body is no base64: {exc}", headers), deliveries, starts
     kind, encoding = _text(envelope.get("content-type")), _text(envelope.get("content-encoding"))
-    headers = headers if isinstance(headers, dict) else {}
     return _message(content, headers, properties, queue, kind, encoding), deliveries, starts
 
 
@@ -215,5 +214,6 @@ def _counts(value: Any) -> tuple[int, int]:
     return 1, 0
 
 
-def _defective(element: bytes, queue: str, defect: str) -> Message:
-    return Message(id="", headers={}, body=element, queue=queue, defect=defect)
+def _defective(element: bytes, queue: str, defect: str, headers: dict[str, Any] | None = None) -> Message:
+    headers = headers or {}
+    return Message(id=_text(headers.get("id")), headers=headers, body=element, queue=queue, defect=defect)

@@ -164,7 +164,8 @@ class CallForm:
             routing_key=call.routing_key,
             priority=call.priority,
             eta=self._eta[1],
-            expires_at=self._expires[1],
+            # What waits for this task is told of its end by a worker: no broker may drop the message.
+            expires_at=None if call.chain or call.chord else self._expires[1],
             reply_to=call.reply_to or "",
             transient=call.delivery_mode in _TRANSIENT,
             properties=call.properties,

@@ -76,7 +76,7 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
     message = delivery.message
     headers = message.headers
     if message.defect:
-        return Admission(Decision.DEAD, reason=f"malformed message: {message.defect}")
+        return _malformed(delivery, message.defect)
     if not message.id or not isinstance(headers, dict):
         return Admission(Decision.DEAD, reason="malformed message: it has no task id")
     if delivery.starts >= rules.max_deliveries:
@@ -101,10 +101,18 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
         if eta is not None and (moment := parse_moment(eta, rules.timezone)) is not None and moment > now:
             return Admission(Decision.DEFER, until=moment)
     except InvalidTaskError as exc:
-        return Admission(Decision.DEAD, reason=f"malformed message: {exc}")
+        return _malformed(delivery, str(exc))
     if message.task and message.task not in _as_container(rules.known):
         return _unknown(delivery, rules, now)
     return _RUN
+
+
+def _malformed(delivery: Delivery, text: str) -> Admission:
+    """If it has an id, its task ends as a failure: a runner opens what it can, so that nobody waits for it."""
+    reason, message = f"malformed message: {text}", delivery.message
+    if not message.id or not isinstance(message.headers, dict):
+        return Admission(Decision.DEAD, reason=reason)
+    return Admission(verdict=Verdict(states.FAILURE, "InvalidTaskError", [reason], Action.DEAD_LETTER.value, reason))
 
 
 def _as_container(known: Any) -> Container[str]:

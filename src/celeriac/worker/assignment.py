@@ -59,7 +59,7 @@ class Assignment:
     def fence(self) -> Fence:
         """What orders its record among those of other executions."""
         numbers = [self.delivery.message.headers.get(name) for name in ("retries", "replaced_task_nesting")]
-        retries, nesting = (number if isinstance(number, int) else 0 for number in numbers)
+        retries, nesting = (number if isinstance(number, int) and number < 2**31 else 0 for number in numbers)
         return fence_of(retries, nesting, self.delivery.deliveries)
 
     @property

@@ -13,6 +13,7 @@ from functools import partial
 
 import msgspec
 
+from celeriac.chord_notes import begin, over_note
 from celeriac.log import get_logger
 from celeriac.message import Message, Settlement
 from celeriac.outcome import ChordStart, Part
@@ -38,6 +39,7 @@ class Entry(msgspec.Struct, frozen=True):
         chords: Chords that begin with its messages.
         joined: Chords that are over.
         on_last: Called in the event loop with a group id when one of the parts was the last of that chord.
+        is_sweep: The parts were told by a sweep: whoever was to send the body has been gone for long.
     """
 
     settlement: Settlement | None = None
@@ -50,6 +52,7 @@ class Entry(msgspec.Struct, frozen=True):
     chords: Sequence[ChordStart] = ()
     joined: Sequence[str] = ()
     on_last: Callable[[str], None] | None = None
+    is_sweep: bool = False
 
 
 def count(store: ResultStore | None, batch: list[Entry]) -> list[Entry]:
@@ -66,7 +69,7 @@ def count(store: ResultStore | None, batch: list[Entry]) -> list[Entry]:
         return batch
     for entry in concerned:
         for start in entry.chords:
-            store.start_chord(start.group_id, start.size, start.value, start.expires_at)
+            begin(store, start)
     ended = [entry for entry in concerned if entry.parts]
     records = [record for entry in ended for record in (*entry.more_records, entry.record) if record is not None]
     if records:
@@ -79,17 +82,19 @@ def count(store: ResultStore | None, batch: list[Entry]) -> list[Entry]:
 
 
 def _counted(store: ResultStore, entry: Entry, stored: Mapping[str, Record]) -> Entry:
-    last = [part for part in entry.parts if _is_last(store, part, stored.get(part.task_id))]
+    last = [part for part in entry.parts if _is_last(store, part, stored.get(part.task_id), entry.is_sweep)]
     if not last or entry.on_last is None:
         return Entry(entry.settlement, None, entry.messages, (), entry.on_done, joined=entry.joined)
     return Entry(None, None, entry.messages, on_done=partial(entry.on_last, last[0].group_id))
 
 
-def _is_last(store: ResultStore, part: Part, record: Record | None) -> bool:
+def _is_last(store: ResultStore, part: Part, record: Record | None, is_sweep: bool) -> bool:
     if record is None:  # it has expired already
         record = Record(id=part.task_id, state=SUCCESS, result=b"null")
     if not store.join_part(part.group_id, part.index, part.size, record):
         return False
+    if is_sweep:
+        return True
     # A part that is delivered again may see that all have ended while another one is about to send the body. Only the first
     # to be noted here sends it; a success is never replaced, so there is one. It is not acknowledged before.
     name = msgspec.json.encode(part.task_id)
@@ -100,12 +105,14 @@ def _is_last(store: ResultStore, part: Part, record: Record | None) -> bool:
     return found is None or found.result == name
 
 
-def forget(store: ResultStore, batch: list[Entry], refused: set[str]) -> None:
-    """Delete the counts of chords whose body has been sent."""
+def forget(store: ResultStore, batch: list[Entry], refused: set[str], *, is_atomic: bool) -> None:
+    """Delete the counts of chords whose body has been sent, and note that they are over unless the commit has done so."""
     for entry in batch:
         if entry.joined and (entry.settlement is None or entry.settlement.delivery.token not in refused):
             for group_id in entry.joined:
                 try:
+                    if not is_atomic or entry.settlement is None:
+                        store.store([over_note(group_id)])
                     store.forget_group(group_id)
                 except Exception as exc:  # they are forgotten by themselves, later
                     logger.warning("the counts of chord %s can't be deleted: %s", group_id, exc)

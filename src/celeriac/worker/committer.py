@@ -10,14 +10,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from celeriac.chord_notes import over_note
 from celeriac.errors import CeleriacError, OperationalError
 from celeriac.faultpoint import faultpoint
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Message, Settlement
 from celeriac.results.base import Fence, Record, ResultStore
+from celeriac.states import FAILURE
 from celeriac.timing import backoff
 from celeriac.transport.base import Commit, Transport
 from celeriac.worker.chords import Entry, count, forget
+from celeriac.worker.end_record import end_record
 from celeriac.worker.leases import Leases
 
 __all__ = ["Committer", "Entry"]
@@ -26,6 +29,7 @@ logger = get_logger("celeriac.worker.committer")
 
 #: Longest pause between two attempts, in seconds.
 LONGEST_PAUSE = 2.0
+_UNCOMMITTED = "its outcome can't be committed"
 
 
 class _Steps:
@@ -104,7 +108,7 @@ class Committer:
             refused = self._commit_until_done(batch)
             self._in_hand = 0
             if self._store is not None:
-                forget(self._store, batch, {delivery.token for delivery in refused})
+                forget(self._store, batch, {delivery.token for delivery in refused}, is_atomic=self._is_atomic)
             self._leases.discard([entry.settlement.delivery for entry in batch if entry.settlement is not None])
             self._on_committed(batch, refused)
 
@@ -151,12 +155,17 @@ class Committer:
             return []
         delivery = entry.settlement.delivery
         task, task_id = delivery.message.task, delivery.message.id
-        if entry.record is None and entry.settlement.action is Action.DEAD_LETTER:
+        if entry.settlement.action is Action.DEAD_LETTER and entry.settlement.reason.startswith(_UNCOMMITTED):
+            if entry.record is not None:  # not even with a record of ours
+                return self._commit_until_done([Entry(entry.settlement)])
             logger.error("%s[%s] can't be put aside, its lease will run out: %s", task, task_id, exc, exc_info=trace)
             return []
         logger.error("outcome of %s[%s] can't be committed: %s", task, task_id, exc, exc_info=trace)
-        dead = Settlement(delivery, Action.DEAD_LETTER, f"its outcome can't be committed: {exc}")
-        return self._commit_until_done([Entry(dead)])
+        reason = f"{_UNCOMMITTED}: {exc}"
+        dead = Settlement(delivery, Action.DEAD_LETTER, reason)
+        fence = entry.record.fence if entry.record is not None else (0, delivery.deliveries)
+        record = end_record(delivery.message, fence, FAILURE, CeleriacError(reason)) if task_id else None
+        return self._commit_until_done([Entry(dead, record)])
 
     def _commit(self, batch: list[Entry], steps: _Steps) -> list[Delivery]:
         early = [record for entry in batch for record in entry.more_records]
@@ -177,7 +186,7 @@ class Committer:
         self._publish([message for entry in batch if entry.settlement is None for message in entry.messages], steps)
         told = self._told  # of few tasks: most have no handlers
         commits = [
-            Commit(entry.settlement, self._untold(entry.record) if told else entry.record, entry.messages)
+            Commit(entry.settlement, self._record_of(entry) if told or entry.joined else entry.record, entry.messages)
             for entry in batch
             if entry.settlement is not None
         ]
@@ -190,8 +199,14 @@ class Committer:
             told.difference_update((e.record.id, e.record.fence) for e in batch if e.settlement and e.record)
         return refused
 
-    def _untold(self, record: Record | None) -> Record | None:
-        """A record, unless it is stored: the step would take it for a newer execution's, and publish nothing."""
+    def _record_of(self, entry: Entry) -> Record | None:
+        """What is stored in the step that publishes; if that is refused, because it is there already, nothing is published.
+
+        Of the end of a chord that is its note, so its body is sent once. A record that was told early is left out.
+        """
+        if entry.joined:
+            return over_note(entry.joined[0])
+        record = entry.record
         return None if record is not None and (record.id, record.fence) in self._told else record
 
     def _commit_in_order(self, batch: list[Entry], steps: _Steps) -> list[Delivery]:

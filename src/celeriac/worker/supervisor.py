@@ -23,22 +23,23 @@ from celeriac.config import Settings
 from celeriac.errors import OperationalError
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
-from celeriac.outcome import JOIN, RUN, STORED, Outcome, Verdict
+from celeriac.outcome import JOIN, RUN, STORED, SWEEP, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
-from celeriac.timing import backoff, iso_now
+from celeriac.timing import backoff
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
 from celeriac.wire.messages import timelimits
-from celeriac.wire.results import encode_result, exception_form
 from celeriac.worker.admission import Admission, Decision, Rules, admit
 from celeriac.worker.announcer import Announcer
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.banner import banner
+from celeriac.worker.chord_sweep import ChordSweep
 from celeriac.worker.committer import Committer, Entry
 from celeriac.worker.consuming import Consuming
 from celeriac.worker.control import Control
+from celeriac.worker.end_record import end_record
 from celeriac.worker.gate import Gate, limits_by_task, open_gate
 from celeriac.worker.intake import LONGEST_PAUSE, Intake
 from celeriac.worker.leases import Leases
@@ -59,6 +60,8 @@ logger = get_logger("celeriac.worker")
 #: Outcomes that may wait to be committed before intake stops.
 MAX_BACKLOG = 1000
 _NO_FACTS = TaskFacts()
+#: Verdicts about what follows an outcome that is stored.
+_INNER = (STORED, JOIN, SWEEP)
 #: By the value that stands in outcomes; a fifth of what `Action(value)` costs.
 ACTIONS = {action.value: action for action in Action}
 
@@ -101,6 +104,7 @@ class Supervisor:
         self.presence: Presence
         self.gate: Gate
         self.paused_queues: PausedQueues
+        self.sweep: ChordSweep
         self.control: Control
         self.totals: Counter[str] = Counter()  # executions by task
         self.end: Callable[[int], None] = lambda number: None  # what this signal does; the lifecycle sets it
@@ -175,6 +179,7 @@ class Supervisor:
         hard_memory = conf.worker_hard_memory_per_child
         self.gate = open_gate(self, self.hello.tasks, conf)
         self.paused_queues = PausedQueues(self.gate.place, self.intake)
+        self.sweep = ChordSweep(self, self.store, conf.result_chord_sweep_interval)
         self.watch = Watch(
             self.pool, self._on_hard_limit, self._on_started, memory_limit=hard_memory * 1024 if hard_memory else None
         )
@@ -188,6 +193,7 @@ class Supervisor:
         self.pool.start()
         self.gate.start()
         await self.paused_queues.start()
+        self.sweep.start()
         self.intake.start()
         await self.pool.wait_ready()
         logger.info("%s ready.", self.node)
@@ -382,6 +388,7 @@ class Supervisor:
         return Entry(
             settlement, outcome.record, outcome.messages, outcome.more_records, parts=outcome.parts,
             chords=outcome.chords, joined=outcome.joined, on_last=partial(self._join, assignment, outcome),
+            is_sweep=assignment.verdict.state == SWEEP,
         )  # fmt: skip
 
     def _join(self, assignment: Assignment, outcome: Outcome, group_id: str) -> None:
@@ -393,11 +400,7 @@ class Supervisor:
     def on_crash(self, assignment: Assignment, reason: str) -> None:
         """The runner died while it ran this: once more, unless its starts are used up or it must not be repeated."""
         starts = assignment.delivery.starts + 1
-        if (
-            assignment.verdict.state in (STORED, JOIN)
-            and starts < self._rules.max_deliveries
-            and not assignment.is_acked
-        ):
+        if assignment.verdict.state in _INNER and starts < self._rules.max_deliveries and not assignment.is_acked:
             self._requeue(assignment)
             return
         if assignment.verdict is not RUN:
@@ -425,8 +428,7 @@ class Supervisor:
 
     def _write_down(self, assignment: Assignment, verdict: Verdict) -> None:
         """The same without a runner, when even that killed one: the record alone."""
-        message = assignment.delivery.message
-        if verdict.state in (STORED, JOIN):
+        if verdict.state in _INNER:
             reason = "poisonous: its outcome is stored, but each runner that was to send what follows has died"
             logger.error("%s[%s] %s", assignment.task, assignment.id, reason)
             dead = Settlement(assignment.delivery, Action.DEAD_LETTER, reason, charged=True)
@@ -438,12 +440,7 @@ class Supervisor:
             action, charged = Action(verdict.action), assignment.is_decided
             settlement = Settlement(assignment.delivery, action, verdict.reason, charged=charged)
         error = getattr(errors, verdict.error)(*verdict.args)
-        content_type, encoding, body = encode_result(exception_form(error), "json")
-        record = Record(
-            id=message.id, state=state, result=body, content_type=content_type, content_encoding=encoding,
-            traceback=str(error), date_done=iso_now(),
-            fence=assignment.fence, reply_to=message.reply_to,
-        )  # fmt: skip
+        record = end_record(assignment.delivery.message, assignment.fence, state, error)
         self._end(assignment, Entry(settlement, record), is_final=True)
 
     def _on_hard_limit(self, assignment: Assignment) -> None:
@@ -499,9 +496,9 @@ class Supervisor:
     def on_refused(self, assignment: Assignment, reason: str) -> None:
         """A message with headers that can't even travel to a runner, such as numbers of more than 64 bits."""
         if not assignment.is_acked:
-            if self.gate.holds(assignment):
-                self.gate.end(assignment, None, is_final=True)
-            self._settle(assignment.delivery, Admission(Decision.DEAD, reason=reason))
+            error = Verdict(states.FAILURE, "InvalidTaskError", [reason], Action.DEAD_LETTER.value, reason)
+            logger.error("message %s to the dead letters: %s", assignment.id, reason)
+            self._write_down(assignment, error)
 
     def on_capacity(self) -> None:
         """Tell intake how much the pool can use."""
@@ -549,12 +546,15 @@ class Supervisor:
             self.intake.stop()
             self.presence.stop()
             self.paused_queues.stop()
+            self.sweep.stop()
         released = self.pool.release_all() + self.gate.release_all()
         self._give_back([each for each in released if not each.is_bound])
         self.pool.submit(each for each in released if each.is_bound)
 
     def _give_back(self, assignments: list[Assignment]) -> None:
         for assignment in assignments:
+            if assignment.verdict.state == SWEEP:
+                continue  # another worker will look
             if assignment.is_acked:
                 self._write_down(assignment, Verdict(states.FAILURE, "WorkerLostError", ["the worker was shut down"]))
             elif assignment.is_decided:

@@ -1,0 +1,54 @@
+"""The two steps that a runner takes for a chord as a whole: its end, from the last part's message, and a look at its note.
+
+`execution` calls them for the verdicts JOIN and SWEEP; the committer and `worker/chord_sweep.py` decide when.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celeriac.context import Context
+from celeriac.continuations import NOTHING, Sequel, after_join
+from celeriac.errors import CeleriacError, OperationalError
+from celeriac.loading import import_object
+from celeriac.log import get_logger
+from celeriac.message import Action
+from celeriac.outcome import JOIN, SWEEP, Execution, Outcome
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+__all__ = ["join", "sweep"]
+
+logger = get_logger("celeriac.task")
+
+
+def join(app: Celeriac, execution: Execution, context: Context) -> Outcome:
+    """This was the last part of a chord: send the body. The delivery ends as the part itself wanted it."""
+    verdict = execution.verdict
+    group_id = str(verdict.args[0])
+    try:
+        sequel = after_join(app, context, group_id)
+    except OperationalError:  # the store is away: the part is delivered again
+        logger.exception("chord %s can't be joined now", group_id)
+        return Outcome(execution.serial, execution.slot, context.task or "", JOIN, action=Action.REQUEUE.value)
+    except CeleriacError:
+        logger.exception("chord %s can't be joined", group_id)
+        sequel = Sequel()
+    return Outcome(
+        execution.serial, execution.slot, context.task or "", JOIN, None, sequel.records, sequel.messages,
+        verdict.action, verdict.reason, parts=sequel.parts, chords=sequel.chords, joined=[group_id],
+    )  # fmt: skip
+
+
+def sweep(app: Celeriac, execution: Execution, context: Context) -> Outcome:
+    """This is the note of a chord that nothing happens to."""
+    try:
+        sequel, is_over = import_object("celeriac.canvas.sweeping:after_sweep", "chord")(app, context)
+    except OperationalError as exc:
+        logger.warning("chord %s can't be looked at, another sweep will: %s", context.group, exc)
+        sequel, is_over = NOTHING, False
+    return Outcome(
+        execution.serial, execution.slot, context.task or "", SWEEP, None, sequel.records, sequel.messages,
+        parts=sequel.parts, chords=sequel.chords, joined=[str(context.group)] if is_over else [],
+    )  # fmt: skip
