@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from celeriac.context import Context
-from celeriac.continuations import NOTHING, Sequel, after_join
+from celeriac.continuations import Sequel, after_join
 from celeriac.errors import CeleriacError, OperationalError
 from celeriac.loading import import_object
 from celeriac.log import get_logger
@@ -18,7 +19,7 @@ from celeriac.outcome import JOIN, SWEEP, Execution, Outcome
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["join", "sweep"]
+__all__ = ["join", "later", "sweep"]
 
 logger = get_logger("celeriac.task")
 
@@ -29,9 +30,8 @@ def join(app: Celeriac, execution: Execution, context: Context) -> Outcome:
     group_id = str(verdict.args[0])
     try:
         sequel = after_join(app, context, group_id)
-    except OperationalError:  # the store is away: the part is delivered again
-        logger.exception("chord %s can't be joined now", group_id)
-        return Outcome(execution.serial, execution.slot, context.task or "", JOIN, action=Action.REQUEUE.value)
+    except OperationalError:
+        raise  # another time: see `later`
     except CeleriacError:
         logger.exception("chord %s can't be joined", group_id)
         sequel = Sequel()
@@ -41,13 +41,17 @@ def join(app: Celeriac, execution: Execution, context: Context) -> Outcome:
     )  # fmt: skip
 
 
+def later(execution: Execution, exc: Exception) -> Outcome:
+    """The store was away while it was asked what follows: the message is delivered again, later and later."""
+    message, pause = execution.message, min(30.0, 0.25 * 2 ** min(execution.deliveries, 7))
+    logger.warning("what follows %s[%s] can't be made now: %s", message.task, message.id, exc)
+    state, until = execution.verdict.state, time.time() + pause
+    return Outcome(execution.serial, execution.slot, message.task, state, action=Action.DEFER.value, until=until)
+
+
 def sweep(app: Celeriac, execution: Execution, context: Context) -> Outcome:
     """This is the note of a chord that nothing happens to."""
-    try:
-        sequel, is_over = import_object("celeriac.canvas.sweeping:after_sweep", "chord")(app, context)
-    except OperationalError as exc:
-        logger.warning("chord %s can't be looked at, another sweep will: %s", context.group, exc)
-        sequel, is_over = NOTHING, False
+    sequel, is_over = import_object("celeriac.canvas.sweeping:after_sweep", "chord")(app, context)
     return Outcome(
         execution.serial, execution.slot, context.task or "", SWEEP, None, sequel.records, sequel.messages,
         parts=sequel.parts, chords=sequel.chords, joined=[str(context.group)] if is_over else [],

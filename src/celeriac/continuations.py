@@ -19,7 +19,7 @@ from celeriac.canvas.launching import NOWHERE, Place, end_id, ends, launch, plac
 from celeriac.canvas.normalizing import follow, has_chord, is_chain, is_chord, normalize
 from celeriac.canvas.replacing import replacement
 from celeriac.context import Context
-from celeriac.errors import ChordError, Retry
+from celeriac.errors import ChordError, OperationalError, Retry
 from celeriac.loading import import_object
 from celeriac.log import get_logger
 from celeriac.message import Message
@@ -127,6 +127,8 @@ def after_join(app: Celeriac, context: Context, group_id: str) -> Sequel:
         if values is None:
             raise ChordError(f"the header of chord {group_id} is not in the result store any more")
         _start(app, context, sequel, body, (values,), f"body{group_id}")
+    except OperationalError:  # the store is away: another time
+        raise
     except Exception as exc:  # a value can't be decoded, or the body not be sent: that is the body's failure
         sequel = Sequel()
         error = exc if isinstance(exc, ChordError) else ChordError(f"{type(exc).__name__}: {exc}")

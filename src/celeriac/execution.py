@@ -19,7 +19,7 @@ import msgspec
 from celeriac import errors, log, signals, states
 from celeriac.canvas.joining import note_of, part_by_headers
 from celeriac.canvas.replacing import Replaced
-from celeriac.chord_steps import join, sweep
+from celeriac.chord_steps import join, later, sweep
 from celeriac.context import Context, make_context, running
 from celeriac.continuations import (
     NOTHING,
@@ -35,7 +35,7 @@ from celeriac.loading import import_object
 from celeriac.log import current_task_info, get_logger
 from celeriac.message import Action
 from celeriac.middleware import execute_through
-from celeriac.outcome import JOIN, SWEEP, Execution, Outcome, Verdict
+from celeriac.outcome import INNER, JOIN, SWEEP, Execution, Outcome, Verdict
 from celeriac.recording import clean_text, make_record
 from celeriac.results.base import Record
 from celeriac.safe_repr import saferepr
@@ -107,6 +107,8 @@ def execute(environment: Environment, execution: Execution) -> Outcome:
         return outcome
     except errors.SoftTimeLimitExceeded:  # a moment late: the runner says what that means
         raise
+    except errors.OperationalError as exc:
+        return later(execution, exc) if execution.verdict.state in INNER else give_up(environment, execution, exc)
     except Exception as exc:  # neither the task nor its message may end the runner
         return give_up(environment, execution, exc)
 

@@ -13,7 +13,7 @@ import msgspec
 from celeriac.message import Message
 from celeriac.results.base import Record
 
-__all__ = ["JOIN", "RUN", "STORED", "SWEEP", "ChordStart", "Execution", "Outcome", "Part", "Verdict"]
+__all__ = ["INNER", "JOIN", "RUN", "STORED", "SWEEP", "ChordStart", "Execution", "Outcome", "Part", "Verdict"]
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
@@ -41,6 +41,8 @@ STORED = "STORED"
 JOIN = "JOIN"
 #: State of a verdict: this is no task's message but the note of a chord that nothing happens to.
 SWEEP = "SWEEP"
+#: The verdicts about what follows an outcome that is stored.
+INNER = (STORED, JOIN, SWEEP)
 #: No verdict: run the task.
 RUN = Verdict(state="")
 

@@ -23,7 +23,7 @@ from celeriac.config import Settings
 from celeriac.errors import OperationalError
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
-from celeriac.outcome import JOIN, RUN, STORED, SWEEP, Outcome, Verdict
+from celeriac.outcome import INNER, JOIN, RUN, SWEEP, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
@@ -60,8 +60,6 @@ logger = get_logger("celeriac.worker")
 #: Outcomes that may wait to be committed before intake stops.
 MAX_BACKLOG = 1000
 _NO_FACTS = TaskFacts()
-#: Verdicts about what follows an outcome that is stored.
-_INNER = (STORED, JOIN, SWEEP)
 #: By the value that stands in outcomes; a fifth of what `Action(value)` costs.
 ACTIONS = {action.value: action for action in Action}
 
@@ -400,7 +398,7 @@ class Supervisor:
     def on_crash(self, assignment: Assignment, reason: str) -> None:
         """The runner died while it ran this: once more, unless its starts are used up or it must not be repeated."""
         starts = assignment.delivery.starts + 1
-        if assignment.verdict.state in _INNER and starts < self._rules.max_deliveries and not assignment.is_acked:
+        if assignment.verdict.state in INNER and starts < self._rules.max_deliveries and not assignment.is_acked:
             self._requeue(assignment)
             return
         if assignment.verdict is not RUN:
@@ -428,7 +426,7 @@ class Supervisor:
 
     def _write_down(self, assignment: Assignment, verdict: Verdict) -> None:
         """The same without a runner, when even that killed one: the record alone."""
-        if verdict.state in _INNER:
+        if verdict.state in INNER:
             reason = "poisonous: its outcome is stored, but each runner that was to send what follows has died"
             logger.error("%s[%s] %s", assignment.task, assignment.id, reason)
             dead = Settlement(assignment.delivery, Action.DEAD_LETTER, reason, charged=True)
