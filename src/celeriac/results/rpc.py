@@ -1,9 +1,10 @@
 """Results as messages: `rpc://` sends each result back to the client that sent the task, over the broker. Nothing is kept.
 
 Opened by `results.open`, with the broker's URL among its options. A worker's store posts each record, as Celery's task meta,
-to the queue that the task's message names (`reply_to`). A client's store listens to one queue for all its tasks, in a
-thread that follows the broker through every outage, and keeps what came in memory until it is read, forgotten or too old. Only
-the sender can read a result. What carries the messages is a `Mail`, one per kind of broker.
+to the queue that the task's message names (`reply_to`). A client's store listens to one queue for all its tasks and keeps
+what came in memory until it is read, forgotten or too old. What comes is taken in by the thread that read it, which saves
+waking another; a thread of the store's own follows the broker through every outage, and takes over when there is too much.
+Only the sender can read a result. What carries the messages is a `Mail`, one per kind of broker.
 
 Invariant: a record that is ready is never replaced; of two that are not, the later counts.
 """
@@ -14,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -68,14 +69,25 @@ class Mail(Protocol):
     def send(self, posts: Sequence[Post]) -> None:
         """Returns once the broker has them; one whose box is gone is dropped."""
 
-    def listen(self, box: str, expires: float | None) -> None:
-        """Have a box and receive from it. May be repeated: it is opened anew if it was lost."""
+    def listen(self, box: str, expires: float | None, on_arrival: Callable[[], bool]) -> None:
+        """Have a box and receive from it. May be repeated: it is opened anew if it was lost.
 
-    def receive(self, wait: float) -> list[tuple[bytes, str]]:
-        """Bodies and content types of what has come; waits for the first. Each is given out once."""
+        Args:
+            on_arrival: Called, from any thread, when something has come; False if it must wait for who waits in `wait`.
+        """
+
+    def wait(self, seconds: float) -> None:
+        """Until something has come that `on_arrival` did not take, or the box is lost, or `wake`."""
+
+    def receive(self, take_in: Callable[[list[tuple[bytes, str]]], None]) -> None:
+        """Hand over bodies and content types of what has come, if anything has. Each is given out once.
+
+        Raises:
+            OperationalError: The box is lost.
+        """
 
     def wake(self) -> None:
-        """Make a `receive` that waits return."""
+        """Make a `wait` return."""
 
     def close(self) -> None:
         """Release connections and boxes."""
@@ -148,7 +160,7 @@ class RpcStore:
             raise OperationalError(f"{self._mail.url}: results can't be received, the broker does not answer")
         try:
             if not self._is_listening():
-                self._mail.listen(self.box, self._expires)
+                self._mail.listen(self.box, self._expires, self._on_arrival)
                 self._closing.clear()
                 self._thread = threading.Thread(target=self._run, name="celeriac-rpc", daemon=True)
                 self._thread.start()
@@ -163,9 +175,11 @@ class RpcStore:
         failures = 0
         while not self._closing.is_set():
             try:
-                self._mail.listen(self.box, self._expires)
-                self._take_in(self._mail.receive(WAIT))
+                self._mail.listen(self.box, self._expires, self._on_arrival)
+                self._mail.wait(WAIT)
+                self._mail.receive(self._take_in)
                 failures = 0
+                self._wait_for_readers()
             except OperationalError as exc:
                 failures += 1
                 logger.warning("results can't be received, trying again: %s", exc)
@@ -180,6 +194,18 @@ class RpcStore:
                     self._records[record.id] = (record, time.monotonic())
             self._drop_old(time.monotonic())
             self._changed.notify_all()
+
+    def _on_arrival(self) -> bool:
+        if len(self._records) >= MAX_UNREAD:
+            return False
+        try:
+            self._mail.receive(self._take_in)
+        except OperationalError:
+            return False  # the listening thread will see it, too
+        return True
+
+    def _wait_for_readers(self) -> None:
+        with self._changed:
             while len(self._records) >= MAX_UNREAD and not self._waiting and not self._closing.is_set():
                 self._changed.wait(1.0)
 

@@ -1,8 +1,8 @@
 """One channel of a RabbitMQ connection, for threads that want to wait: questions with answers, pushed messages, confirms.
 
-pika's channel lives in the connection's own thread; what is called here from other threads is handed over as one callback
-per batch. Methods whose name begins with `_on` run in that thread. A channel that the server has closed, or whose connection
-is gone, raises the reason from then on and is replaced by its owner.
+pika's channel lives in the connection's own thread. Questions from other threads are handed over to it; messages and
+acknowledgements are written in the caller's. Methods whose name begins with `_on` run in the connection's thread. A channel
+that the server has closed, or whose connection is gone, raises the reason from then on and is replaced by its owner.
 """
 
 from __future__ import annotations
@@ -105,8 +105,12 @@ class Channel:
         self._channel: Any = None
         self._lock = threading.Lock()
         self._answers: SimpleQueue[Any] = SimpleQueue()
+        self._writing = threading.Lock()  # guards the three below, and the order in which messages are written
         self._unconfirmed: dict[int, Batch] = {}
         self._next_tag = 1
+        self._is_closing = False
+        #: Asked, in the connection's thread, to take in what has come; if it does not, those who wait are woken.
+        self.on_arrival: Callable[[], bool] | None = None
         self._arrival = threading.Condition()
         self._waiting = 0
         self._is_reached = False  # since the connection has begun to read
@@ -137,14 +141,26 @@ class Channel:
     def acknowledge(self, acks: Sequence[tuple[int, bool]], requeues: Sequence[int] = ()) -> None:
         """Settle what this channel was given: acks as (tag, whether all before it, too), and tags that go back."""
         self._check()
-        self.connection.soon(lambda: self._on_settling(acks, requeues))
+        frames = settling_frames(self._channel.channel_number, acks, requeues)
+        with self._writing:
+            if not self._is_closing:
+                self.connection.write(frames)
 
     def publish(self, letters: Sequence[Letter]) -> Batch:
         """Write messages on a channel with confirms, which arrive in the batch."""
         self._check()
         batch = Batch(len(letters))
-        self.connection.soon(lambda: self._on_publishing(letters, batch))
-        if self.error is not None:  # perhaps it ended before it was told of the batch
+        number, longest = self._channel.channel_number, self.connection.longest_body
+        frames = b"".join([
+            publish_frames(number, exchange, routing_key, header, body, longest, is_mandatory=is_mandatory)
+            for exchange, routing_key, header, body, _queue, _id, is_mandatory in letters
+        ])  # fmt: skip
+        with self._writing:
+            self._unconfirmed.update(dict.fromkeys(range(self._next_tag, self._next_tag + len(letters)), batch))
+            self._next_tag += len(letters)
+            if not self._is_closing:  # else the end, with its reason, is about to be told
+                self.connection.write(frames)
+        if self.error is not None:  # perhaps it ended before the batch was noted
             batch.fail(self.error)
         return batch
 
@@ -200,7 +216,7 @@ class Channel:
 
         self._channel = self.connection.open_channel(opened)
         self._channel.add_on_close_callback(self._on_close)
-        self.connection.receive(self._channel.channel_number, self._on_delivery)
+        self.connection.receive(self._channel.channel_number, self._on_delivery, self._on_close_wanted)
 
     def _on_questions(self, requests: Sequence[Request], answers: SimpleQueue[Any]) -> None:
         try:
@@ -222,9 +238,10 @@ class Channel:
             self.connection.has_reached(self)
 
     def on_read(self) -> None:
-        """All that came with the last deliveries is taken in."""
+        """All that came with the last deliveries stands in the inbox."""
         self._is_reached = False
-        self.wake()
+        if self.on_arrival is None or not self.on_arrival():
+            self.wake()
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """A delivery that came pika's way: its body has several frames, or none."""
@@ -232,33 +249,17 @@ class Channel:
         deliver = Deliver(method.consumer_tag, method.delivery_tag, method.redelivered, *names)
         self._on_delivery(deliver, properties.raw, body)
 
-    def _on_settling(self, acks: Sequence[tuple[int, bool]], requeues: Sequence[int]) -> None:
-        if self.error is None and self._channel.is_open:
-            self.connection.write(settling_frames(self._channel.channel_number, acks, requeues))
-
-    def _on_publishing(self, letters: Sequence[Letter], batch: Batch) -> None:
-        if self.error is not None or not self._channel.is_open:
-            batch.fail(self.error or OperationalError(f"{self.connection.name}: channel closed"))
-            return
-        number, longest = self._channel.channel_number, self.connection.longest_body
-        self._unconfirmed.update(dict.fromkeys(range(self._next_tag, self._next_tag + len(letters)), batch))
-        self._next_tag += len(letters)
-        frames = [
-            publish_frames(number, exchange, routing_key, header, body, longest, is_mandatory=is_mandatory)
-            for exchange, routing_key, header, body, _queue, _id, is_mandatory in letters
-        ]
-        self.connection.write(b"".join(frames))
-
     def _on_confirm(self, frame: Any) -> None:
         tag, is_taken = frame.method.delivery_tag, frame.method.NAME == "Basic.Ack"
-        waiting = self._unconfirmed
-        if not frame.method.multiple:
-            batch = waiting.pop(tag, None)
-            if batch is not None:
-                batch.settle(is_taken)
-            return
-        while waiting and (first := next(iter(waiting))) <= tag:
-            waiting.pop(first).settle(is_taken)
+        with self._writing:
+            waiting = self._unconfirmed
+            if not frame.method.multiple:
+                batch = waiting.pop(tag, None)
+                if batch is not None:
+                    batch.settle(is_taken)
+                return
+            while waiting and (first := next(iter(waiting))) <= tag:
+                waiting.pop(first).settle(is_taken)
 
     def _on_return(self, _channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
         """A return comes before the confirm of its message, but does not say which message that is.
@@ -266,8 +267,9 @@ class Channel:
         So every batch under way is told: one that holds messages with this key sends them again. Some may then come
         twice, once in a queue's life; none is lost.
         """
-        for batch in set(self._unconfirmed.values()):
-            batch.returned.add((method.exchange, method.routing_key))
+        with self._writing:
+            for batch in set(self._unconfirmed.values()):
+                batch.returned.add((method.exchange, method.routing_key))
 
     def _on_cancel(self, frame: Any) -> None:
         self.cancelled.add(frame.method.consumer_tag)
@@ -275,7 +277,13 @@ class Channel:
 
     def _on_leaving(self) -> None:
         if self._channel is not None and self._channel.is_open:
+            self._on_close_wanted()
             self._channel.close()
+
+    def _on_close_wanted(self) -> None:
+        """Nothing may be written on a channel once its end is agreed: that would end the whole connection."""
+        with self._writing:
+            self._is_closing = True
 
     def _on_close(self, _channel: Any, reason: Any) -> None:
         code, text = getattr(reason, "reply_code", 0), getattr(reason, "reply_text", str(reason))
@@ -288,7 +296,8 @@ class Channel:
             self.connection.forget(self)
         self._answers.put(None)
         self.wake()
-        waiting, self._unconfirmed = self._unconfirmed, {}
+        with self._writing:
+            waiting, self._unconfirmed = self._unconfirmed, {}
         for batch in set(waiting.values()):
             batch.fail(error)
 

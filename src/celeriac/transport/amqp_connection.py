@@ -53,6 +53,7 @@ class Connection:
         self._loop = IOLoop()
         self._services = Services(self._loop)
         self._receivers: dict[int, Callable[[Deliver, bytes, bytes], None]] = {}
+        self._closers: dict[int, Callable[[], None]] = {}
         self._reached: list[Channel] = []
         self._pika: Any = None
         self._thread = threading.Thread(
@@ -87,6 +88,18 @@ class Connection:
         if self.error is None:
             with contextlib.suppress(OSError, AttributeError):  # it ends at this very moment
                 self._loop.add_callback_threadsafe(callback)
+
+    def write(self, frames: bytes) -> None:
+        """Send frames. They are lost if the connection has ended."""
+        if self.error is not None:
+            return
+        self._pika.write(frames, self._services.sock if self.endpoint.tls is None else None)
+
+    @property
+    def longest_body(self) -> int:
+        """Bytes of body that a frame takes."""
+        longest: int = self._pika.longest_body
+        return longest
 
     def silence(self, deadline: Deadline) -> str:
         """Why a deadline has passed."""
@@ -126,9 +139,20 @@ class Connection:
         """Open a channel of pika's."""
         return self._pika.channel(on_open_callback=on_open)
 
-    def receive(self, number: int, receiver: Callable[[Deliver, bytes, bytes], None]) -> None:
-        """Hand the deliveries of this channel to its receiver: method, header and body."""
+    def receive(
+        self, number: int, receiver: Callable[[Deliver, bytes, bytes], None], on_close: Callable[[], None]
+    ) -> None:
+        """Hand the deliveries of this channel to its receiver: method, header and body.
+
+        Args:
+            on_close: Called when the server wants to close the channel, before that is answered.
+        """
         self._receivers[number] = receiver
+        self._closers[number] = on_close
+
+    def _on_channel_close(self, number: int) -> None:
+        if number in self._closers:
+            self._closers[number]()
 
     def has_reached(self, channel: Channel) -> None:
         """A delivery has come: those who wait for it are woken once, when all that came with it is taken in."""
@@ -140,22 +164,12 @@ class Connection:
             for channel in reached:
                 channel.on_read()
 
-    def write(self, frames: bytes) -> None:
-        """Send frames."""
-        self._pika.write(frames)
-
-    @property
-    def longest_body(self) -> int:
-        """Bytes of body that a frame takes."""
-        longest: int = self._pika.longest_body
-        return longest
-
     def _run(self, parameters: Any) -> None:
         try:
             self._pika = PikaConnection(
                 parameters, on_open_callback=self._on_open, on_open_error_callback=self._on_end,
                 on_close_callback=self._on_end, custom_ioloop=self._services, receivers=self._receivers,
-                on_read=self._on_read,
+                on_read=self._on_read, on_channel_close=self._on_channel_close, soon=self.soon,
             )  # fmt: skip
             self._pika.add_on_connection_blocked_callback(self._on_blocked)
             self._pika.add_on_connection_unblocked_callback(self._on_unblocked)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celeriac.errors import OperationalError
 from celeriac.results.rpc import Post
-from celeriac.timing import Deadline
 from celeriac.transport.amqp_channel import Channel, Letter, copy_of
 from celeriac.transport.amqp_field import Properties, decode_properties, encode_properties
 from celeriac.transport.amqp_link import Link
@@ -38,6 +37,7 @@ class _Parts:
         self.publisher = Publisher(self.sending, Topology(self.sending, {}))
         self.channel: Channel | None = None
         self.opening = threading.Lock()
+        self.receiving_now = threading.Lock()
         self.is_woken = False
 
 
@@ -67,7 +67,7 @@ class AmqpMail:
         """Publish results; returns when RabbitMQ has confirmed all."""
         self._parts.publisher.send([_letter(post) for post in posts])
 
-    def listen(self, box: str, expires: float | None) -> None:
+    def listen(self, box: str, expires: float | None, on_arrival: Callable[[], bool]) -> None:
         """Have a queue and consume it."""
         parts = self._parts
         deadline = parts.receiving.deadline()
@@ -77,6 +77,7 @@ class AmqpMail:
             if parts.channel is not None and parts.channel.error is None:
                 return
             channel = parts.receiving.channel(deadline)
+            channel.on_arrival = on_arrival
             arguments = {"x-expires": int(expires * 1000)} if expires else {}
             channel.ask(
                 deadline, declare_queue(box, arguments, auto_delete=True), prefetch(_PREFETCH), consume(box, box)
@@ -85,28 +86,33 @@ class AmqpMail:
         finally:
             parts.opening.release()
 
-    def receive(self, wait: float) -> list[tuple[bytes, str]]:
-        """What has come."""
+    def wait(self, seconds: float) -> None:
+        """Until something comes, or `wake`."""
+        parts = self._parts
+        if parts.channel is not None:
+            parts.channel.wait(seconds, lambda: parts.is_woken)
+        parts.is_woken = False
+
+    def receive(self, take_in: Callable[[list[tuple[bytes, str]]], None]) -> None:
+        """Hand over what has come, then acknowledge it."""
         parts = self._parts
         channel = parts.channel
         if channel is None:
-            return []
-        deadline = Deadline(wait)
-        channel.wait(deadline.left() or 0.0, lambda: parts.is_woken)
-        parts.is_woken = False
-        received, tag = [], 0
-        while channel.inbox:
-            pushed = channel.inbox.popleft()
-            tag = pushed.method.delivery_tag
-            received.append((pushed.body, decode_properties(pushed.header).content_type or ""))
-        if tag:
-            channel.acknowledge([(tag, True)])
-        elif channel.error is not None:
-            raise copy_of(channel.error)
-        elif channel.cancelled:  # the queue was deleted: have it again
-            parts.channel = None
-            channel.close()
-        return received
+            return
+        with parts.receiving_now:
+            received, tag = [], 0
+            while channel.inbox:
+                pushed = channel.inbox.popleft()
+                tag = pushed.method.delivery_tag
+                received.append((pushed.body, decode_properties(pushed.header).content_type or ""))
+            if tag:
+                take_in(received)
+                channel.acknowledge([(tag, True)])
+            elif channel.error is not None:
+                raise copy_of(channel.error)
+            elif channel.cancelled:  # the queue was deleted: have it again
+                parts.channel = None
+                channel.close()
 
     def wake(self) -> None:
         """Make a `receive` that waits return."""

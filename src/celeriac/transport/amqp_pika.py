@@ -1,20 +1,23 @@
-"""pika, adapted: its connection hands whole deliveries to our channels, and its stream reads in large pieces.
+"""pika, adapted: its connection hands whole deliveries to our channels, its stream reads in large pieces, any thread may write.
 
-Made by `amqp_connection`, and called in the connection's own thread. pika cuts frame by frame off what has come, copies the
-rest each time, and puts the three frames of a message together again: three times the CPU. What is not a delivery in three
-whole frames goes pika's way.
+Made by `amqp_connection`, and called in the connection's own thread, `write` excepted: frames go to the socket in the thread
+that has them, since to wake another one for that costs as much as the rest of a call. pika cuts frame by frame off what has
+come, copies the rest each time, and puts the three frames of a message together again: three times the CPU. What is not a
+delivery in three whole frames goes pika's way.
 """
 
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from pika import SelectConnection  # type: ignore[import-untyped]
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter  # type: ignore[import-untyped]
-from pika.frame import Header  # type: ignore[import-untyped]
+from pika.frame import Header, Method  # type: ignore[import-untyped]
 from pika.spec import BasicProperties  # type: ignore[import-untyped]
+from pika.spec import Channel as ChannelMethods
 
 from celeriac.transport.amqp_frame import DELIVER, FRAME_END, HEAD, Deliver, read_deliver
 
@@ -63,20 +66,57 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
     Args:
         receivers: Who takes the deliveries of a channel, by its number: called with method, header and body.
         on_read: Called when all that has come is taken in.
+        on_channel_close: Called with a channel's number before the server's wish to close it is answered.
+        soon: Has the connection's thread call something.
+
+    Invariant: `_writing` guards the order of bytes. What the socket does not take at once waits in `_waiting`, goes into
+    pika's buffer in the connection's thread, and nothing passes it.
     """
 
     def __init__(
         self, *args: Any, receivers: dict[int, Callable[[Deliver, bytes, bytes], None]], on_read: Callable[[], None],
-        **kwargs: Any,
+        on_channel_close: Callable[[int], None], soon: Callable[[Callable[[], None]], None], **kwargs: Any,
     ) -> None:  # fmt: skip
         self._receivers = receivers
         self._on_read = on_read
+        self._on_channel_close = on_channel_close
+        self._soon = soon
+        self._writing = threading.Lock()
+        self._waiting: list[bytes] = []
         super().__init__(*args, **kwargs)
 
-    def write(self, frames: bytes) -> None:
-        """Send frames, by one system call if the socket takes them."""
+    def write(self, frames: bytes, sock: Any) -> None:
+        """Send frames; may be called from any thread.
+
+        Args:
+            sock: Where they may be written to at once; None with TLS, whose state only the connection's thread may touch.
+        """
+        with self._writing:
+            transport = self._transport
+            if sock is not None and not self._waiting and transport and not transport.get_write_buffer_size():
+                try:
+                    sent = sock.send(frames)
+                except OSError:  # it takes nothing now; if it is broken, pika will see it
+                    sent = 0
+                if sent == len(frames):
+                    return
+                frames = frames[sent:]
+            self._waiting.append(frames)
+        self._soon(self._flush)
+
+    def _flush(self) -> None:
         if not self.is_closed:
-            self._output_marshaled_frames([frames])
+            self._output_marshaled_frames([])
+
+    def _output_marshaled_frames(self, marshaled_frames: Any) -> None:
+        with self._writing:
+            waiting, self._waiting = self._waiting, []
+            super()._output_marshaled_frames([*waiting, *marshaled_frames])
+
+    def _process_frame(self, frame_value: Any) -> None:
+        if isinstance(frame_value, Method) and isinstance(frame_value.method, ChannelMethods.Close):
+            self._on_channel_close(frame_value.channel_number)
+        super()._process_frame(frame_value)
 
     @property
     def longest_body(self) -> int:
