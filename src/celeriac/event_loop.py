@@ -1,12 +1,13 @@
-"""The event loop on which `async def` tasks run where tasks run one at a time. Imported when the first one comes.
+"""The event loops on which `async def` tasks run: one for each slot, or one that all slots share. Imported when the first comes.
 
-One loop is kept between tasks, so that clients which a task keeps on it stay usable. Each coroutine runs in the context
+A loop is kept between tasks, so that clients which a task keeps on it stay usable. Each coroutine runs in the context
 of its own execution (`Task.request`), and a soft time limit is raised inside it while it waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import threading
 import types
@@ -15,7 +16,7 @@ from typing import Any
 
 from celeriac.errors import SoftTimeLimitExceeded
 
-__all__ = ["EventLoop"]
+__all__ = ["EventLoop", "SharedLoop"]
 
 
 class EventLoop:
@@ -72,6 +73,65 @@ class EventLoop:
     def close(self) -> None:
         """Cancel what still waits and close the loop."""
         self._runner.close()
+
+
+class SharedLoop:
+    """A loop in a thread of its own, on which coroutines of many slots run side by side. `place` is what a slot has of it."""
+
+    def __init__(self) -> None:
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, started with the first coroutine."""
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="celeriac-loop", daemon=True).start()
+            return self._loop
+
+    def place(self) -> _Place:
+        """One slot's."""
+        return _Place(self)
+
+
+class _Place(EventLoop):
+    """A slot's coroutines on the shared loop: its thread waits for each."""
+
+    def __init__(self, shared: SharedLoop) -> None:
+        super().__init__()
+        self._shared = shared
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end beside those of other slots."""
+        loop = self._shared.loop()
+        ended: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def start() -> None:
+            loop.create_task(self._told(coroutine, ended))
+
+        loop.call_soon_threadsafe(start, context=contextvars.copy_context())
+        return ended.result()
+
+    async def _told(self, coroutine: Coroutine[Any, Any, Any], ended: concurrent.futures.Future[Any]) -> None:
+        try:
+            result = await self._remember(coroutine)
+        except BaseException as exc:  # raised again in the slot's thread, SystemExit too: it must not end the loop
+            ended.set_exception(exc)
+        else:
+            ended.set_result(result)
+
+    def limit_softly(self) -> bool:
+        """Raise SoftTimeLimitExceeded in the coroutine when it waits next: its thread is not the one that could be hit."""
+        task = self._task
+        if task is None:
+            return False
+        self._is_limited = True
+        self._shared.loop().call_soon_threadsafe(task.cancel)
+        return True
+
+    def close(self) -> None:
+        """The loop is the others', too: it ends with the process."""
 
 
 def _is_loop_running() -> bool:

@@ -59,6 +59,7 @@ class Environment:
         on_user_code: Called with True before the task's function and with False after it, so that a soft time limit is
             raised only inside it.
         on_limits: Called with the hard and the soft limit of a message of protocol 1: they stand in its body.
+        make_loop: Makes what runs coroutines, when the first one comes; None is an event loop of this place's own.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Environment:
         on_limits: Callable[[float | None, float | None], None] | None = None,
         *,
         is_eager: bool = False,
+        make_loop: Callable[[], Any] | None = None,
     ) -> None:
         self.app = app
         self.node = node
@@ -79,12 +81,14 @@ class Environment:
         self.is_eager = is_eager
         #: What the last eager task raised: its caller gets the very object, with its traceback.
         self.error: BaseException | None = None
+        self._make_loop = make_loop
         self._loop: Any = None
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run an `async def` task to its end on the loop kept here."""
         if self._loop is None:
-            self._loop = import_object("celeriac.event_loop:EventLoop", "async task")()
+            make_loop = self._make_loop or import_object("celeriac.event_loop:EventLoop", "async task")
+            self._loop = make_loop()
         return self._loop.run(coroutine)
 
     def limit_coroutine(self) -> bool:

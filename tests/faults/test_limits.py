@@ -28,9 +28,9 @@ def bench(tmp_path: Path, start_worker: Callable[..., WorkerProcess]) -> Iterato
     bench.app.close()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio", "gevent", "eventlet"])
 def test_a_hard_limit_ends_any_task(bench: Bench, pool: str) -> None:
-    """[B-LIMIT-003, B-LIMIT-004, B-LIMIT-009]"""
+    """[B-LIMIT-003, B-LIMIT-004, B-LIMIT-009]. B-LIMIT-008 differs on purpose: nobody has to yield."""
     worker = bench.worker("-c", "2", "-P", pool)
     first = worker.wait_runners(2 if pool == "prefork" else 1)
     for way in WAYS:
@@ -69,7 +69,11 @@ def test_neighbours_of_a_task_past_its_limit_succeed(bench: Bench, way: str) -> 
     bench.assert_empty()
 
 
-@pytest.mark.parametrize(("pool", "way"), [("prefork", "sleep"), ("prefork", "busy"), ("threads", "busy")])
+@pytest.mark.parametrize(
+    ("pool", "way"),
+    [("prefork", "sleep"), ("prefork", "busy"), ("threads", "busy"), ("asyncio", "busy")]
+    + [(pool, way) for pool in ("gevent", "eventlet") for way in ("sleep", "busy")],
+)
 def test_a_soft_limit_is_raised_in_the_task_which_may_clean_up(bench: Bench, pool: str, way: str) -> None:
     """[B-LIMIT-001, B-LIMIT-002]. B-LIMIT-007 differs on purpose: threads have soft limits, too, where Python runs."""
     bench.worker("-c", "1", "-P", pool)
@@ -91,7 +95,7 @@ def test_where_a_soft_limit_can_not_be_raised_the_hard_one_decides(bench: Bench)
     bench.assert_healthy()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
 def test_a_soft_limit_reaches_a_coroutine_that_waits(bench: Bench, pool: str) -> None:
     """[B-LIMIT-001]"""
     bench.worker("-c", "1", "-P", pool)

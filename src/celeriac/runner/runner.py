@@ -19,22 +19,23 @@ import traceback
 from typing import TYPE_CHECKING
 
 from celeriac import signals
+from celeriac.loading import import_object
 from celeriac.log_setup import stdouts_as_configured
 from celeriac.runner.channel import Channel
 from celeriac.runner.protocol import Cells, Kind, RunnerOptions
-from celeriac.runner.serial import SerialRunner
-from celeriac.runner.threads import ThreadsRunner
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
 __all__ = ["run_runner"]
 
-#: pool → its runner
-RUNNERS: dict[str, type[SerialRunner] | type[ThreadsRunner]] = {
-    "prefork": SerialRunner,
-    "solo": SerialRunner,
-    "threads": ThreadsRunner,
+#: pool → its runner, imported when it is the one
+RUNNERS = {
+    "prefork": "celeriac.runner.serial:SerialRunner",
+    "threads": "celeriac.runner.threads:ThreadsRunner",
+    "asyncio": "celeriac.runner.aio:AsyncioRunner",
+    "gevent": "celeriac.runner.greenlets:gevent_runner",
+    "eventlet": "celeriac.runner.greenlets:eventlet_runner",
 }
 
 
@@ -51,7 +52,8 @@ def run_runner(app: Celeriac, options: RunnerOptions, sock_fd: int, cells_fd: in
     code = 0
     try:
         with stdouts_as_configured(app.conf):
-            RUNNERS[options.pool](app, options.node, channel, cells).run()
+            runner = import_object(RUNNERS[options.pool], f"pool {options.pool}")
+            runner(app, options.node, channel, cells).run()
     except SystemExit as exc:  # a task called sys.exit(): the supervisor treats that as a crash
         code = exc.code if isinstance(exc.code, int) else 1
     except BaseException:  # a fault of ours; what this process ran is given back by the supervisor

@@ -12,6 +12,7 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celeriac import states
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.runner.channel import Channel
 
-__all__ = ["ThreadsRunner"]
+__all__ = ["SlotThread", "ThreadsRunner"]
 
 
 class ThreadsRunner:
@@ -37,7 +38,10 @@ class ThreadsRunner:
     def __init__(self, app: Celeriac, node: str, channel: Channel, cells: Cells) -> None:
         self._channel = channel
         self._cells = cells
-        self._slots = [_SlotThread(app, node, channel, cells, slot) for slot in range(cells.slots)]
+        self._slots = [self._make_slot(app, node, channel, cells, slot) for slot in range(cells.slots)]
+
+    def _make_slot(self, app: Celeriac, node: str, channel: Channel, cells: Cells, slot: int) -> SlotThread:
+        return SlotThread(app, node, channel, cells, slot)
 
     def run(self) -> None:
         """Hand out executions until the supervisor closes the channel."""
@@ -69,10 +73,16 @@ class ThreadsRunner:
             slot.raise_soft_limit()
 
 
-class _SlotThread(threading.Thread):
-    """One slot: a thread with a queue of its own."""
+class SlotThread(threading.Thread):
+    """One slot: a thread with a queue of its own.
 
-    def __init__(self, app: Celeriac, node: str, channel: Channel, cells: Cells, slot: int) -> None:
+    Args:
+        make_loop: As for `Environment`.
+    """
+
+    def __init__(
+        self, app: Celeriac, node: str, channel: Channel, cells: Cells, slot: int, make_loop: Callable[[], Any] | None = None
+    ) -> None:  # fmt: skip
         super().__init__(name=f"slot-{slot}", daemon=True)
         self._channel = channel
         self._cells = cells
@@ -80,9 +90,11 @@ class _SlotThread(threading.Thread):
         self._serial = 0
         self._in_user_code = False
         self._is_stopping = False
-        self._queue: queue.SimpleQueue[Execution | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Execution | None] | queue.Queue[Execution | None] = queue.SimpleQueue()
         self._fence = threading.Lock()
-        self._environment = Environment(app, node, self._store_state, self._mark_user_code, self._tell_limits)
+        self._environment = Environment(
+            app, node, self._store_state, self._mark_user_code, self._tell_limits, make_loop=make_loop
+        )
 
     def put(self, execution: Execution) -> None:
         """Run this after those before it."""

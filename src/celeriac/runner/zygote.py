@@ -2,7 +2,8 @@
 
 A fresh single-threaded interpreter, started by the supervisor as `python -m celeriac.runner.zygote FD`. It tells the
 supervisor what the app is (HELLO), freezes the heap, and from then on only forks and reaps. It never runs a task.
-If threads are alive after the import, forking would copy their locks: runners are then started by exec instead.
+If threads are alive after the import, forking would copy their locks: runners are then started by exec instead, as are those
+of gevent and eventlet, which have to be patched before anything is imported.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from celeriac.errors import CeleriacError
 from celeriac.loading import AppNotFound, find_app, import_object
 from celeriac.log import expand_index, set_process_index, setup_worker_logging
 from celeriac.log_setup import log_as_configured
+from celeriac.runner.greenlets import PATCHES
 from celeriac.runner.protocol import (
     FrameReader,
     Hello,
@@ -46,7 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["facts_of", "hello_of", "load_app", "main"]
 
-#: Carries the options to a runner that is started by exec.
+#: What the interpreter of a runner that is started by exec runs, once it is patched.
+_MAIN = "import sys\nfrom celeriac.runner.zygote import main\nmain(sys.argv[1:])"
+#: Carries the options to it.
 _OPTIONS_VARIABLE = "CELERIAC_RUNNER_OPTIONS"
 
 
@@ -198,7 +202,8 @@ class _Zygote:
         return True
 
     def _spawn(self, number: int, runner: RunnerOptions, fds: list[int]) -> None:
-        pid = self._exec(runner, fds) if self._by_exec else self._fork(runner, fds)
+        by_exec = self._by_exec or runner.pool in PATCHES
+        pid = self._exec(runner, fds) if by_exec else self._fork(runner, fds)
         for fd in fds:
             os.close(fd)
         self._sock.sendall(encode_frame(Kind.SPAWNED, (number, pid)))
@@ -227,7 +232,7 @@ class _Zygote:
 
     def _exec(self, runner: RunnerOptions, fds: list[int]) -> int:
         options = msgspec.msgpack.encode((self._options, runner)).hex()
-        command = [sys.executable, "-m", "celeriac.runner.zygote", "exec", *map(str, fds)]
+        command = [sys.executable, "-c", f"{PATCHES.get(runner.pool, '')}\n{_MAIN}", "exec", *map(str, fds)]
         # Not as an argument: everybody can read those, and a broker's URL may hold a password.
         process = subprocess.Popen(command, pass_fds=fds, env={**os.environ, _OPTIONS_VARIABLE: options})
         process.returncode = 0  # `_reap` waits for it; `subprocess` must not

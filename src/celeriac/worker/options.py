@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import socket
@@ -16,7 +17,7 @@ from celeriac.errors import ImproperlyConfigured, near_match
 __all__ = ["POOLS", "WorkerOptions", "available_cpus", "node_name", "pool_shape"]
 
 #: pool → (slots per process at most, documented aliases)
-POOLS = {"prefork": 1, "threads": 16, "solo": 1}
+POOLS = {"prefork": 1, "threads": 16, "asyncio": 100, "gevent": 100, "eventlet": 100, "solo": 1}
 _ALIASES = {"processes": "prefork"}
 
 
@@ -53,12 +54,16 @@ def pool_shape(pool: str, concurrency: int | None, processes: int | None) -> tup
     """(pool, number of processes, slots in each) for a wanted concurrency.
 
     Raises:
-        ImproperlyConfigured: Unknown pool, or numbers below 1.
+        ImproperlyConfigured: Unknown pool, one whose package is missing, or numbers below 1.
     """
     pool = _ALIASES.get(pool, pool)
     if pool not in POOLS:
         raise ImproperlyConfigured(
             f"pool {pool!r} is unknown; allowed are {', '.join(POOLS)}.{near_match(pool, POOLS)}"
+        )
+    if pool in ("gevent", "eventlet") and importlib.util.find_spec(pool) is None:
+        raise ImproperlyConfigured(
+            f"the pool {pool} needs a package that is not installed: pip install 'celeriac[{pool}]'"
         )
     concurrency = available_cpus() if concurrency is None else concurrency
     for name, value in (("concurrency", concurrency), ("processes", processes)):

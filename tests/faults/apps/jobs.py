@@ -7,6 +7,7 @@ even if nobody lived to tell.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import os
@@ -99,3 +100,34 @@ def work_acked_early(key: str, seconds: float) -> str:
     _tell("start", key)
     time.sleep(seconds)
     return key
+
+
+@app.task(name="meet")
+def meet(key: str, number: int) -> str:
+    """Wait until so many tasks have started."""
+    _tell("start", key)
+    while len(ledger.lines()) < number:
+        time.sleep(0.02)
+    return key
+
+
+@app.task(name="meet_async")
+async def meet_async(key: str, number: int) -> int:
+    """The same in a coroutine; returns which loop it was on."""
+    _tell("start", key)
+    while len(ledger.lines()) < number:  # noqa: ASYNC110 -- another process is awaited
+        await asyncio.sleep(0.02)
+    return id(asyncio.get_running_loop())
+
+
+@app.task(name="fail_async")
+async def fail_async(text: str) -> None:
+    """Fail after having waited."""
+    await asyncio.sleep(0)
+    raise ValueError(text)
+
+
+@app.task(name="cancel_async")
+async def cancel_async() -> None:
+    """Be cancelled by oneself."""
+    raise asyncio.CancelledError
