@@ -96,7 +96,7 @@ def test_a_weak_callback_is_not_kept_alive(is_set: bool) -> None:
     result: Any = app.task(lambda: 1, name="one").delay()
     waited = app.ResultSet([result]) if is_set else result
     called: list[str] = []
-    last = threading.Event()
+    told, last = threading.Event(), threading.Event()
 
     def forgotten(_: Any) -> None:
         called.append("forgotten")
@@ -104,6 +104,7 @@ def test_a_weak_callback_is_not_kept_alive(is_set: bool) -> None:
     class Keeper:
         def tell(self, _: Any) -> None:
             called.append("kept")
+            told.set()
 
     keeper = Keeper()
     waited.then(forgotten, weak=True)
@@ -112,5 +113,5 @@ def test_a_weak_callback_is_not_kept_alive(is_set: bool) -> None:
     gc.collect()
     waited.then(lambda _: last.set())
     run_all(app)
-    assert last.wait(20)
+    assert told.wait(20) and last.wait(20)
     assert called == ["kept"]
