@@ -5,6 +5,7 @@ The public names. Everything else is found in the module that is named after it.
 
 from celeriac import current
 from celeriac.app import Celeriac
+from celeriac.batch_call import Call
 from celeriac.canvas import chain, chord, chunks, group, xmap, xstarmap
 from celeriac.context import Context
 from celeriac.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded
@@ -18,8 +19,8 @@ from celeriac.signature import Signature, maybe_signature, signature
 from celeriac.task import Task
 
 __all__ = [
-    "AsyncResult", "Celeriac", "Context", "EagerResult", "Exchange", "GroupResult", "Ignore", "Middleware", "Queue", "Reject",
-    "ResultSet", "Retry", "Signature", "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result", "bugreport",
+    "AsyncResult", "Call", "Celeriac", "Context", "EagerResult", "Exchange", "GroupResult", "Ignore", "Middleware", "Queue",
+    "Reject", "ResultSet", "Retry", "Signature", "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result", "bugreport",
     "chain", "chord", "chunks", "current_app", "group", "maybe_signature", "result_from_tuple", "shared_task",
     "signature", "uuid", "xmap", "xstarmap",
 ]  # fmt: skip

@@ -36,7 +36,15 @@ from celeriac.routing import Queue
 from celeriac.sending import own_fields, prepare, publish
 from celeriac.signature import Signature, signature
 from celeriac.task import Task as BaseTask
-from celeriac.task_making import AsyncTask, BoundTaskDecorator, TaskDecorator, annotate, make_task
+from celeriac.task_making import (
+    AsyncTask,
+    BatchDecorator,
+    BoundBatchDecorator,
+    BoundTaskDecorator,
+    TaskDecorator,
+    annotate,
+    make_task,
+)
 from celeriac.wire.messages import CallForm
 from celeriac.zones import zone_of
 
@@ -249,6 +257,10 @@ class Celeriac(AppConnections, AppParts):
     @overload
     def task(self, fun: Callable[P, R], /) -> BaseTask[P, R]: ...
     @overload
+    def task(self, *, bind: Literal[True], batch: int, **options: Any) -> BoundBatchDecorator: ...
+    @overload
+    def task(self, *, bind: Literal[False] = False, batch: int, **options: Any) -> BatchDecorator: ...
+    @overload
     def task(self, *, bind: Literal[True], **options: Any) -> BoundTaskDecorator: ...
     @overload
     def task(self, *, bind: Literal[False] = False, **options: Any) -> TaskDecorator: ...
@@ -261,6 +273,7 @@ class Celeriac(AppConnections, AppParts):
             name: Task name (default: module.function).
             bind: Pass the task itself as first argument.
             base: Class of the task.
+            batch: Call the function with up to so many calls at once, as a list of `Call`.
             pydantic: Validate arguments, and dump the returned model, by their annotations.
             options: Any attribute of `Task`.
         """

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from celeriac import continuations, states
 from celeriac.context import Context
 from celeriac.continuations import Sequel
-from celeriac.execution import Environment, execute
+from celeriac.environment import Environment
+from celeriac.execution import execute
 from celeriac.message import Action, Message
 from celeriac.outcome import Execution, Outcome
 from celeriac.result import EagerResult

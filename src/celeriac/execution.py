@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import traceback as tracebacks
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from celeriac.continuations import (
     after_success,
     retry_message,
 )  # fmt: skip
+from celeriac.environment import Environment
 from celeriac.errors import CeleriacError, Ignore, Reject, Retry
 from celeriac.loading import import_object
 from celeriac.log import current_task_info, get_logger
@@ -46,69 +47,19 @@ from celeriac.wire.messages import decode_body, parse_moment, protocol1_headers
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["Environment", "execute", "give_up"]
+__all__ = [
+    "after_exception", "after_return", "conclude", "execute", "give_up", "open_call", "start", "unreadable",
+    "with_enqueued",
+]  # fmt: skip
 
 logger = get_logger("celeriac.execution")
-
-
-class Environment:
-    """Where executions run: the app, the node's name, a way to store states while a task runs, and an event loop.
-
-    Args:
-        store_state: Called with a Record; None drops states.
-        on_user_code: Called with True before the task's function and with False after it, so that a soft time limit is
-            raised only inside it.
-        on_limits: Called with the hard and the soft limit of a message of protocol 1: they stand in its body.
-        make_loop: Makes what runs coroutines, when the first one comes; None is an event loop of this place's own.
-    """
-
-    def __init__(
-        self,
-        app: Celeriac,
-        node: str = "",
-        store_state: Callable[[Record], None] | None = None,
-        on_user_code: Callable[[bool], None] | None = None,
-        on_limits: Callable[[float | None, float | None], None] | None = None,
-        *,
-        is_eager: bool = False,
-        make_loop: Callable[[], Any] | None = None,
-    ) -> None:
-        self.app = app
-        self.node = node
-        self.store_state = store_state
-        self.on_user_code = on_user_code
-        self.on_limits = on_limits
-        self.is_eager = is_eager
-        #: What the last eager task raised: its caller gets the very object, with its traceback.
-        self.error: BaseException | None = None
-        self._make_loop = make_loop
-        self._loop: Any = None
-
-    def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run an `async def` task to its end on the loop kept here."""
-        if self._loop is None:
-            make_loop = self._make_loop or import_object("celeriac.event_loop:EventLoop", "async task")
-            self._loop = make_loop()
-        return self._loop.run(coroutine)
-
-    def limit_coroutine(self) -> bool:
-        """Raise SoftTimeLimitExceeded in the coroutine that waits for something here; False if none does."""
-        return self._loop is not None and bool(self._loop.limit_softly())
-
-    def close(self) -> None:
-        """Close the event loop."""
-        if self._loop is not None:
-            self._loop.close()
-            self._loop = None
 
 
 def execute(environment: Environment, execution: Execution) -> Outcome:
     """Run one execution to its outcome."""
     try:
         outcome = _execute(environment, execution)
-        if outcome.messages and outcome.state != states.RETRY and environment.app.conf.task_track_enqueued:
-            return _with_enqueued(environment.app, outcome)
-        return outcome
+        return with_enqueued(environment.app, outcome) if outcome.messages else outcome
     except errors.SoftTimeLimitExceeded:  # a moment late: the runner says what that means
         raise
     except errors.OperationalError as exc:
@@ -121,17 +72,10 @@ def _execute(environment: Environment, execution: Execution) -> Outcome:
     app, message = environment.app, execution.message
     started, name = time.monotonic(), message.task
     try:
-        body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes)
-        headers = message.headers
-        if not name:
-            headers = {**protocol1_headers(body), **{key: value for key, value in headers.items() if value}}
-        context = make_context(
-            execution, body, headers, node=environment.node, is_eager=environment.is_eager,
-            store_state=environment.store_state,
-        )  # fmt: skip
+        context, headers = open_call(environment, execution)
         early = None if name else _admit_protocol1(app, execution, headers)
     except CeleriacError as exc:
-        return _unreadable(environment, execution, exc)
+        return unreadable(environment, execution, exc)
     if isinstance(early, Outcome):
         return early
     execution = early or execution
@@ -149,6 +93,24 @@ def _execute(environment: Environment, execution: Execution) -> Outcome:
     finally:
         running.reset(token)
         current_task_info.reset(info)
+
+
+def open_call(environment: Environment, execution: Execution) -> tuple[Context, dict[str, Any]]:
+    """What a message calls, and its headers.
+
+    Raises:
+        CeleriacError: It can't be opened.
+    """
+    app, message = environment.app, execution.message
+    body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes)
+    headers = message.headers
+    if not message.task:
+        headers = {**protocol1_headers(body), **{key: value for key, value in headers.items() if value}}
+    context = make_context(
+        execution, body, headers, node=environment.node, is_eager=environment.is_eager,
+        store_state=environment.store_state,
+    )  # fmt: skip
+    return context, headers
 
 
 def _admit_protocol1(app: Celeriac, execution: Execution, headers: dict[str, Any]) -> Outcome | Execution | None:
@@ -175,28 +137,38 @@ def _limits(context: Context, task: Any) -> tuple[float | None, float | None]:
 
 
 def _run(environment: Environment, execution: Execution, context: Context, task: Any, started: float) -> Outcome:
-    args, kwargs = context.args, context.kwargs
-    if signals.task_prerun.receivers:
-        signals.task_prerun.send(sender=task, task_id=context.id, task=task, args=args, kwargs=kwargs)
-    if task.track_started and environment.store_state is not None and not _ignores_result(context, task):
-        environment.store_state(
-            make_record(environment.app, context, states.STARTED, {"pid": os.getpid(), "hostname": environment.node})
-        )
+    start(environment, context, task)
     value: Any
     try:
-        task.before_start(context.id, args, kwargs)
+        task.before_start(context.id, context.args, context.kwargs)
         value = _call(environment, context, task)
     except BaseException as exc:  # user code: every end of it is an outcome, sys.exit() and a cancellation too
         if environment.is_eager and not isinstance(exc, Exception):
             raise  # it is the caller's own program that is to end
         value = exc
-        outcome = _after_exception(environment, execution, context, task, exc)
+        outcome = after_exception(environment, execution, context, task, exc)
     else:
-        outcome = _after_return(environment, execution, context, task, value, started)
+        outcome = after_return(environment, execution, context, task, value, started)
+    return conclude(context, task, value, outcome, started)
+
+
+def start(environment: Environment, context: Context, task: Any) -> None:
+    """Tell that a task starts."""
+    if signals.task_prerun.receivers:
+        signals.task_prerun.send(sender=task, task_id=context.id, task=task, args=context.args, kwargs=context.kwargs)
+    if task.track_started and environment.store_state is not None and not _ignores_result(context, task):
+        environment.store_state(
+            make_record(environment.app, context, states.STARTED, {"pid": os.getpid(), "hostname": environment.node})
+        )
+
+
+def conclude(context: Context, task: Any, value: Any, outcome: Outcome, started: float) -> Outcome:
+    """Tell that a task has ended; returns its outcome, with the time that it took."""
     if signals.task_postrun.receivers:
         signals.task_postrun.send(
-            sender=task, task_id=context.id, task=task, args=args, kwargs=kwargs, retval=value, state=outcome.state
-        )
+            sender=task, task_id=context.id, task=task, args=context.args, kwargs=context.kwargs, retval=value,
+            state=outcome.state,
+        )  # fmt: skip
     if not outcome.runtime:
         outcome = _with_runtime(outcome, time.monotonic() - started)
     if outcome.state == states.SUCCESS and logger.isEnabledFor(20):
@@ -230,9 +202,10 @@ def _value(environment: Environment, context: Context, task: Any) -> Any:
     return environment.run_coroutine(value) if isinstance(value, CoroutineType) else value
 
 
-def _after_return(
+def after_return(
     environment: Environment, execution: Execution, context: Context, task: Any, value: Any, started: float
 ) -> Outcome:
+    """What a returned value means: success, with all that follows from it."""
     app = environment.app
     try:
         sequel = after_success(app, context, value)
@@ -240,7 +213,7 @@ def _after_return(
         if not _ignores_result(context, task):
             record = make_record(app, context, states.SUCCESS, value)
     except Exception as exc:  # the value can't be encoded, or a callback can't be sent: that is the task's failure
-        return _after_exception(environment, execution, context, task, exc)
+        return after_exception(environment, execution, context, task, exc)
     _tell_early(environment, context, task, record, "on_success")
     if signals.task_success.receivers:
         signals.task_success.send(sender=task, result=value, runtime=time.monotonic() - started)
@@ -253,7 +226,7 @@ def _after_return(
     )  # fmt: skip
 
 
-def _after_exception(
+def after_exception(
     environment: Environment, execution: Execution, context: Context, task: Any, exc: BaseException
 ) -> Outcome:
     """What an exception means: Ignore, Reject and Retry are the task's own words; any other is a failure."""
@@ -336,7 +309,7 @@ def _after_replacement(
     try:
         sequel = after_replacement(environment.app, context, exc.signature)
     except Exception as problem:  # what is to take its place can't be sent
-        return _after_exception(environment, execution, context, task, problem)
+        return after_exception(environment, execution, context, task, problem)
     logger.info("Task %s[%s] replaced by %s", context.task, context.id, saferepr(exc.signature, 200))
     return Outcome(
         execution.serial, execution.slot, context.task or "", states.IGNORED, messages=sequel.messages,
@@ -422,7 +395,7 @@ def _resume(environment: Environment, execution: Execution, context: Context) ->
     )  # fmt: skip
 
 
-def _unreadable(environment: Environment, execution: Execution, exc: Exception) -> Outcome:
+def unreadable(environment: Environment, execution: Execution, exc: Exception) -> Outcome:
     """A body that can't be opened: the message is kept as a dead letter, and its task ends as a failure."""
     message, app = execution.message, environment.app
     if execution.verdict.state == SWEEP:
@@ -473,7 +446,7 @@ def give_up(environment: Environment, execution: Execution, exc: Exception) -> O
             sender=None, task_id=message.id, args=None, kwargs=None, request=context, exception=exc,
             traceback=exc.__traceback__, einfo=_traceback(exc),
         )  # fmt: skip
-    return _unreadable(environment, execution, exc)
+    return unreadable(environment, execution, exc)
 
 
 def _record_of_error(app: Celeriac, context: Context, state: str, exc: BaseException, trace: str | None) -> Record:
@@ -506,8 +479,10 @@ def _tell_early(environment: Environment, context: Context, task: Any, record: R
         environment.store_state(record)
 
 
-def _with_enqueued(app: Celeriac, outcome: Outcome) -> Outcome:
+def with_enqueued(app: Celeriac, outcome: Outcome) -> Outcome:
     """With `task_track_enqueued`: the records of what follows a task are stored, too."""
+    if outcome.state == states.RETRY or not app.conf.task_track_enqueued:
+        return outcome
     record_of = import_object("celeriac.enqueued:enqueued_record", "task_track_enqueued")
     found = [record for message in outcome.messages if (record := record_of(app, message)) is not None]
     return msgspec.structs.replace(outcome, more_records=[*outcome.more_records, *found])

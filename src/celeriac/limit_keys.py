@@ -62,6 +62,8 @@ def bound_arguments(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 
 
 def _signature(task: Any) -> Any:
+    if task.batch is not None:  # its function takes a list of calls, whatever these are called with
+        return signature_of(task.run, follow_wrapped=False)
     signature = signature_of(getattr(task, "__wrapped__", task.run), follow_wrapped=False)
     if not task._bind:
         return signature

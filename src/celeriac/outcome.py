@@ -1,4 +1,4 @@
-"""What a runner is told to do and what it answers: one `Execution`, one `Outcome`.
+"""What a runner is told to do and what it answers: one `Execution`, one `Outcome`; or a batch of each.
 
 Both travel as frames between supervisor and runner (msgpack arrays, no pickle). The supervisor makes executions from
 deliveries without opening the body; `execution.execute` turns one into an outcome; the committer applies it.
@@ -13,7 +13,10 @@ import msgspec
 from celeriac.message import Message
 from celeriac.results.base import Record
 
-__all__ = ["INNER", "JOIN", "RUN", "STORED", "SWEEP", "ChordStart", "Execution", "Outcome", "Part", "Verdict"]
+__all__ = [
+    "INNER", "JOIN", "RUN", "STORED", "SWEEP", "BatchExecution", "BatchOutcome", "ChordStart", "Execution", "Outcome", "Part",
+    "Verdict",
+]  # fmt: skip
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
@@ -113,3 +116,19 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     parts: list[Part] = []
     chords: list[ChordStart] = []
     joined: list[str] = []
+
+
+class BatchExecution(msgspec.Struct, frozen=True, array_like=True):
+    """Calls of one batch task that are run together: one frame, one number in the slot."""
+
+    serial: int
+    slot: int
+    executions: list[Execution]
+
+
+class BatchOutcome(msgspec.Struct, frozen=True, array_like=True):
+    """What became of each call of a batch, in order."""
+
+    serial: int
+    slot: int
+    outcomes: list[Outcome]

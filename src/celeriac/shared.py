@@ -7,7 +7,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from celeriac import current
 from celeriac.task import Task
-from celeriac.task_making import AsyncTask, BoundTaskDecorator, TaskDecorator
+from celeriac.task_making import AsyncTask, BatchDecorator, BoundBatchDecorator, BoundTaskDecorator, TaskDecorator
 
 __all__ = ["shared_task"]
 
@@ -45,6 +45,10 @@ class SharedTask:
 def shared_task(fun: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
 @overload
 def shared_task(fun: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def shared_task(*, bind: Literal[True], batch: int, **options: Any) -> BoundBatchDecorator: ...
+@overload
+def shared_task(*, bind: Literal[False] = False, batch: int, **options: Any) -> BatchDecorator: ...
 @overload
 def shared_task(*, bind: Literal[True], **options: Any) -> BoundTaskDecorator: ...
 @overload

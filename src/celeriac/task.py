@@ -70,6 +70,8 @@ class Task(Generic[P, R]):
     unique: str | float | None = None
     unique_key: str | Callable[..., Any] | None = None
     on_conflict: str = "ignore"
+    batch: int | None = None
+    batch_wait: float = 1.0
     ignore_result = FromSetting[bool]("task_ignore_result")
     store_errors_even_if_ignored = FromSetting[bool]("task_store_errors_even_if_ignored")
     store_eager_result = FromSetting[bool]("task_store_eager_result")
@@ -123,6 +125,8 @@ class Task(Generic[P, R]):
                 import_object("celeriac.task_limits:check_option", name)(cls.name or cls.__name__, name, value)
                 if callable(value):  # a function of the call's arguments, not a method
                     setattr(cls, name, staticmethod(value))
+        if "run" in cls.__dict__ and (cls.batch is not None or "batch_wait" in cls.__dict__):
+            import_object("celeriac.batch_task:adapt", "batch")(cls)
         cls.has_shadow_name = cls.shadow_name is not Task.shadow_name
 
     def sets(self, option: str) -> bool:

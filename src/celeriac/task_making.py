@@ -7,10 +7,11 @@ the decorators give is told to type checkers here, too.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
+from celeriac.batch_call import Call
 from celeriac.errors import DuplicateTaskNameWarning
 from celeriac.loading import import_object
 from celeriac.task import Task
@@ -18,7 +19,15 @@ from celeriac.task import Task
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["AsyncTask", "BoundTaskDecorator", "TaskDecorator", "annotate", "make_task"]
+__all__ = [
+    "AsyncTask",
+    "BatchDecorator",
+    "BoundBatchDecorator",
+    "BoundTaskDecorator",
+    "TaskDecorator",
+    "annotate",
+    "make_task",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +58,32 @@ class BoundTaskDecorator(Protocol):
     def __call__(self, fun: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, fun: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
+
+
+class BatchDecorator(Protocol):
+    """What `@app.task(batch=…)` is: the function gets a list of calls, and returns a list of results or None."""
+
+    @overload
+    def __call__(self, fun: Callable[[list[Call[P]]], Coroutine[Any, Any, None]], /) -> AsyncTask[P, None]: ...
+    @overload
+    def __call__(self, fun: Callable[[list[Call[P]]], Coroutine[Any, Any, Sequence[R]]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fun: Callable[[list[Call[P]]], None], /) -> Task[P, None]: ...
+    @overload
+    def __call__(self, fun: Callable[[list[Call[P]]], Sequence[R]], /) -> Task[P, R]: ...
+
+
+class BoundBatchDecorator(Protocol):
+    """What `@app.task(bind=True, batch=…)` is."""
+
+    @overload
+    def __call__(self, fun: Callable[[Any, list[Call[P]]], Coroutine[Any, Any, None]], /) -> AsyncTask[P, None]: ...
+    @overload
+    def __call__(self, fun: Callable[[Any, list[Call[P]]], Coroutine[Any, Any, Sequence[R]]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fun: Callable[[Any, list[Call[P]]], None], /) -> Task[P, None]: ...
+    @overload
+    def __call__(self, fun: Callable[[Any, list[Call[P]]], Sequence[R]], /) -> Task[P, R]: ...
 
 
 #: Options that replace methods, with the number of their arguments without `self`.

@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from celeriac import codec, compression
+from celeriac.environment import Environment
 from celeriac.errors import ContentDisallowed, DecodeError, InvalidTaskError
-from celeriac.execution import Environment, execute
+from celeriac.execution import execute
 from celeriac.message import Action, ControlMessage, Delivery, Message
 from celeriac.outcome import Execution
 from celeriac.runner.protocol import FrameReader, Kind, decode_frame, encode_frame

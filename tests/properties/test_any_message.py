@@ -10,7 +10,8 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celeriac.execution import Environment, execute
+from celeriac.environment import Environment
+from celeriac.execution import execute
 from celeriac.message import Action, Delivery, Message
 from celeriac.outcome import RUN, STORED, Execution, Outcome, Verdict
 from celeriac.results.base import Record

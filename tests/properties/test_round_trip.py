@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from celeriac import Celeriac
-from celeriac.execution import Environment, execute
+from celeriac.environment import Environment
+from celeriac.execution import execute
 from celeriac.message import Message
 from celeriac.outcome import Execution, Outcome
 from celeriac.runner.protocol import FrameReader, Kind, decode_frame, encode_frame

@@ -10,7 +10,8 @@ import uuid
 from typing import Any
 
 from celeriac import Celeriac
-from celeriac.execution import Environment, execute
+from celeriac.environment import Environment
+from celeriac.execution import execute
 from celeriac.message import Action, Delivery, Message, Settlement
 from celeriac.outcome import JOIN, Execution, Outcome, Verdict
 from celeriac.results.base import Record

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from celeriac import AsyncResult, Celeriac, Context, EagerResult, Retry, Signature, Task, shared_task
+from celeriac import AsyncResult, Call, Celeriac, Context, EagerResult, Retry, Signature, Task, shared_task
 
 app = Celeriac("typed")
 
@@ -56,6 +56,28 @@ async def shared_coroutine(x: int) -> int:
     return x
 
 
+@app.task(batch=100, batch_wait=2.0)
+def batch(calls: list[Call[[int, str]]]) -> list[float]:
+    assert_type(calls[0].request, Context)
+    assert_type(calls[0].id, str)
+    return [1.0 for _ in calls]
+
+
+@app.task(bind=True, batch=10)
+def bound_batch(self: Task[..., Any], calls: list[Call[[int]]]) -> None:
+    calls[0].retry(countdown=5)
+
+
+@app.task(batch=10)
+async def batch_coroutine(calls: list[Call[...]]) -> list[bytes | BaseException]:
+    return [b""]
+
+
+@shared_task(batch=10)
+def shared_batch(calls: list[Call[[int]]]) -> list[int]:
+    return [1]
+
+
 by_hand = app.task(len, name="by_hand")
 
 
@@ -87,6 +109,11 @@ def what_things_are() -> None:
     assert_type(named.delay(1), AsyncResult[bytes])
     assert_type(bound_coroutine.delay(1), AsyncResult[float])
     assert_type(shared_coroutine.delay(1), AsyncResult[int])
+    assert_type(batch.delay(1, "a"), AsyncResult[float])
+    assert_type(batch(1, "a"), float)
+    assert_type(bound_batch.delay(1), AsyncResult[None])
+    assert_type(batch_coroutine.delay(1, x=2), AsyncResult[bytes | BaseException])
+    assert_type(shared_batch.delay(1), AsyncResult[int])
     _pending: Coroutine[Any, Any, str] = coroutine(1)
     assert_type(by_hand.delay("text"), AsyncResult[int])
     assert_type(app.send_task("t"), AsyncResult[Any])
@@ -116,6 +143,9 @@ def what_is_an_error() -> None:
     bound_coroutine.delay()  # type: ignore[call-arg]
     shared.delay("x")  # type: ignore[arg-type]
     shared_bound.delay("x")  # type: ignore[arg-type]
+    batch.delay("x", "y")  # type: ignore[arg-type]
+    batch.delay(1)  # type: ignore[call-arg]
+    bound_batch.delay("x")  # type: ignore[arg-type]
     Summing().delay("x", 2)  # type: ignore[arg-type]
     text: str = add.delay(1).get()  # type: ignore[assignment]
     del text

@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from celeriac import Celeriac, Reject, Retry, signals
+from celeriac.environment import Environment
 from celeriac.errors import WorkerLostError
-from celeriac.execution import Environment, execute, give_up
+from celeriac.execution import execute, give_up
 from celeriac.hooks import Signal
 from celeriac.message import Message
 from celeriac.outcome import RUN, STORED, Execution, Outcome, Verdict

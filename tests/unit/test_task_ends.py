@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from celeriac import Celeriac, Ignore, Reject, Task, allow_join_result
+from celeriac.environment import Environment
 from celeriac.errors import EncodeError
-from celeriac.execution import Environment, execute
+from celeriac.execution import execute
 from celeriac.outcome import Execution
 from celeriac.results.base import Record
 from tests.support.apps import memory_app, run_all, sent

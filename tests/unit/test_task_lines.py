@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from celeriac import Celeriac, Ignore, Reject, log
-from celeriac.execution import Environment, execute
+from celeriac.environment import Environment
+from celeriac.execution import execute
 from celeriac.outcome import Execution, Verdict
 from tests.support.apps import memory_app, run_all, sent
 

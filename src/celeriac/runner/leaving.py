@@ -10,26 +10,54 @@ import os
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
-from celeriac.execution import Environment, give_up
-from celeriac.outcome import Execution, Outcome
-from celeriac.runner.protocol import Kind
+from celeriac.environment import Environment
+from celeriac.execution import give_up
+from celeriac.outcome import BatchExecution, BatchOutcome, Execution, Outcome
+from celeriac.runner.protocol import Kind, encode_frame
 
 if TYPE_CHECKING:
     from celeriac.runner.channel import Channel
 
-__all__ = ["send_outcome"]
+__all__ = ["send_batch_outcome", "send_outcome"]
+
+#: What encoding an outcome may raise.
+_UNSENDABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 def send_outcome(channel: Channel, environment: Environment, execution: Execution, outcome: Outcome) -> None:
     """Report the end of an execution to the supervisor."""
+    _see_to_process(channel)
+    try:
+        channel.send(Kind.OUTCOME, outcome)
+    except _UNSENDABLE as exc:  # a header of a continuation, for instance
+        channel.send(Kind.OUTCOME, give_up(environment, execution, exc))
+
+
+def send_batch_outcome(
+    channel: Channel, environment: Environment, batch: BatchExecution, outcomes: list[Outcome]
+) -> None:
+    """Report the ends of a batch's calls; one that can't be reported is that call's failure alone."""
+    _see_to_process(channel)
+    try:
+        channel.send(Kind.BATCH_OUTCOME, BatchOutcome(batch.serial, batch.slot, outcomes))
+    except _UNSENDABLE:
+        sendable = [_sendable(environment, *each) for each in zip(batch.executions, outcomes, strict=True)]
+        channel.send(Kind.BATCH_OUTCOME, BatchOutcome(batch.serial, batch.slot, sendable))
+
+
+def _sendable(environment: Environment, execution: Execution, outcome: Outcome) -> Outcome:
+    try:
+        encode_frame(Kind.OUTCOME, outcome)
+    except _UNSENDABLE as exc:
+        return give_up(environment, execution, exc)
+    return outcome
+
+
+def _see_to_process(channel: Channel) -> None:
     if os.getpid() != channel.pid:
         os._exit(0)  # the task has forked and its child came back, too: the parent alone reports
     if getattr(sys.stdout, "closed", False) or getattr(sys.stderr, "closed", False):
         _open_streams_again()
-    try:
-        channel.send(Kind.OUTCOME, outcome)
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:  # a header of a continuation, for instance
-        channel.send(Kind.OUTCOME, give_up(environment, execution, exc))
 
 
 def _open_streams_again() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.outcome import Execution, Outcome
+from celeriac.outcome import BatchExecution, BatchOutcome, Execution, Outcome
 from celeriac.results.base import Record
 from celeriac.routing import Queue
 from celeriac.task_limits import TaskLimits
@@ -42,6 +42,8 @@ class Kind(enum.IntEnum):
     HELLO = 9  #: zygote → supervisor: Hello
     START = 10  #: supervisor → zygote: ZygoteOptions
     LIMITS = 11  #: runner → supervisor: (slot, serial, hard, soft) of a message that has its time limits in its body
+    RUN_BATCH = 12  #: supervisor → runner: BatchExecution
+    BATCH_OUTCOME = 13  #: runner → supervisor: BatchOutcome
 
 
 class RunnerOptions(msgspec.Struct, frozen=True):
@@ -64,6 +66,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[int, Any] = {
     Kind.RUN: msgspec.msgpack.Decoder(Execution),
     Kind.OUTCOME: msgspec.msgpack.Decoder(Outcome),
+    Kind.RUN_BATCH: msgspec.msgpack.Decoder(BatchExecution),
+    Kind.BATCH_OUTCOME: msgspec.msgpack.Decoder(BatchOutcome),
     Kind.STATE: msgspec.msgpack.Decoder(tuple[int, int, Record]),
     Kind.LIMITS: msgspec.msgpack.Decoder(tuple[int, int, float | None, float | None]),
 }
@@ -219,6 +223,8 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     limits: TaskLimits | None = None
     has_secrets: bool = False
     shown: dict[str, str] = {}
+    batch: int | None = None
+    batch_wait: float = 0.0
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

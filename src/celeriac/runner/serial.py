@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from celeriac.environment import Environment
 from celeriac.errors import SoftTimeLimitExceeded
-from celeriac.execution import Environment, execute
+from celeriac.execution import execute
+from celeriac.execution_batch import execute_batch
 from celeriac.faultpoint import faultpoint
-from celeriac.outcome import Execution
+from celeriac.outcome import BatchExecution, Execution
 from celeriac.results.base import Record
-from celeriac.runner.leaving import send_outcome
+from celeriac.runner.leaving import send_batch_outcome, send_outcome
 from celeriac.runner.protocol import Cells, Kind
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class SerialRunner:
         finally:
             self._environment.close()
 
-    def _run_one(self, execution: Execution) -> None:
+    def _run_one(self, execution: Execution | BatchExecution) -> None:
         self._serial = serial = execution.serial
         self._cells.begin(0, serial, time.monotonic())
         with self._fence:
@@ -71,6 +73,11 @@ class SerialRunner:
         if self._is_in_main_thread and _handler_of(signal.SIGXCPU) is not self._handler:
             signal.signal(signal.SIGXCPU, self._handler)
         faultpoint("after_start")
+        if isinstance(execution, BatchExecution):
+            outcomes = execute_batch(self._environment, execution)
+            faultpoint("after_return")
+            send_batch_outcome(self._channel, self._environment, execution, outcomes)
+            return
         outcome = execute(self._environment, execution)
         faultpoint("after_return")
         # What stands in the cell until the next one begins has no assignment any more once this has arrived.

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celeriac import states
+from celeriac.environment import Environment
 from celeriac.errors import SoftTimeLimitExceeded
-from celeriac.execution import Environment, execute
+from celeriac.execution import execute
+from celeriac.execution_batch import execute_batch
 from celeriac.faultpoint import faultpoint
-from celeriac.outcome import Execution, Outcome, Verdict
+from celeriac.outcome import BatchExecution, Execution, Outcome, Verdict
 from celeriac.results.base import Record
-from celeriac.runner.leaving import send_outcome
+from celeriac.runner.leaving import send_batch_outcome, send_outcome
 from celeriac.runner.protocol import Cells, Kind
 from celeriac.timing import Deadline
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from celeriac.runner.channel import Channel
 
 __all__ = ["SlotThread", "ThreadsRunner"]
+
+#: What a slot's queue holds; None is its end.
+_Frame = Execution | BatchExecution | None
 
 
 class ThreadsRunner:
@@ -90,13 +95,13 @@ class SlotThread(threading.Thread):
         self._serial = 0
         self._in_user_code = False
         self._is_stopping = False
-        self._queue: queue.SimpleQueue[Execution | None] | queue.Queue[Execution | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Frame] | queue.Queue[_Frame] = queue.SimpleQueue()
         self._fence = threading.Lock()
         self._environment = Environment(
             app, node, self._store_state, self._mark_user_code, self._tell_limits, make_loop=make_loop
         )
 
-    def put(self, execution: Execution) -> None:
+    def put(self, execution: Execution | BatchExecution) -> None:
         """Run this after those before it."""
         self._queue.put(execution)
 
@@ -116,7 +121,7 @@ class SlotThread(threading.Thread):
         self._is_stopping = True
         self._queue.put(None)
 
-    def _run_one(self, execution: Execution) -> None:
+    def _run_one(self, execution: Execution | BatchExecution) -> None:
         slot, self._serial = self._slot, execution.serial
         self._cells.begin(slot, execution.serial, time.monotonic())
         with self._fence:  # see serial.py: drains the store buffer before looking
@@ -126,16 +131,30 @@ class SlotThread(threading.Thread):
             self._channel.send(Kind.SKIPPED, (slot, execution.serial))
             return
         faultpoint("after_start")
-        outcome = self._execute(execution)
-        faultpoint("after_return")
-        send_outcome(self._channel, self._environment, execution, outcome)
+        if isinstance(execution, BatchExecution):
+            outcomes = self._execute_batch(execution)
+            faultpoint("after_return")
+            send_batch_outcome(self._channel, self._environment, execution, outcomes)
+        else:
+            outcome = self._execute(execution)
+            faultpoint("after_return")
+            send_outcome(self._channel, self._environment, execution, outcome)
         self._cells.end(slot)
 
     def _execute(self, execution: Execution) -> Outcome:
         try:
             return execute(self._environment, execution)
         except SoftTimeLimitExceeded:  # it came a moment after the task's own code had ended
-            verdict = Verdict(states.FAILURE, "SoftTimeLimitExceeded")
+            return self._execute_as_late(execution)
+
+    def _execute_batch(self, batch: BatchExecution) -> list[Outcome]:
+        try:
+            return execute_batch(self._environment, batch)
+        except SoftTimeLimitExceeded:
+            return [self._execute_as_late(execution) for execution in batch.executions]
+
+    def _execute_as_late(self, execution: Execution) -> Outcome:
+        verdict = Verdict(states.FAILURE, "SoftTimeLimitExceeded")
         decided = Execution(
             execution.serial, execution.slot, execution.message, execution.queue, execution.deliveries, verdict
         )

@@ -56,7 +56,7 @@ _OPTIONS_VARIABLE = "CELERIAC_RUNNER_OPTIONS"
 
 #: Attributes of tasks that `inspect registered` can show.
 SHOWN = (
-    "acks_late", "default_retry_delay", "exchange", "expires", "ignore_result", "max_retries", "priority", "queue",
+    "acks_late", "batch", "default_retry_delay", "exchange", "expires", "ignore_result", "max_retries", "priority", "queue",
     "rate_limit", "routing_key", "serializer", "soft_time_limit", "time_limit", "track_started",
 )  # fmt: skip
 
@@ -86,6 +86,8 @@ def facts_of(task: Any) -> TaskFacts:
         reject_on_worker_lost=bool(task.reject_on_worker_lost),
         retry_on_worker_lost=bool(task.retry_on_worker_lost),
         limits=limits_of(task),
+        batch=import_object("celeriac.batch_task:size_of", "batch")(task) if task.batch is not None else None,
+        batch_wait=task.batch_wait,
         shown={name: str(value) for name in SHOWN if (value := getattr(task, name, None)) is not None},
     )
 

@@ -14,14 +14,14 @@ import msgspec
 
 from celeriac import states
 from celeriac.errors import InvalidTaskError
-from celeriac.message import Action, Delivery
+from celeriac.message import Action, Delivery, Message
 from celeriac.options import LIMITS
 from celeriac.outcome import RUN, STORED, Verdict
 from celeriac.results.base import Record
 from celeriac.task_limits import is_named
 from celeriac.wire.messages import parse_moment
 
-__all__ = ["Admission", "Decision", "Rules", "admit"]
+__all__ = ["Admission", "Decision", "Rules", "admit", "early_end"]
 
 #: A message that was leased this many times the allowed starts is poison, although no start was ever recorded.
 LEASES_PER_START = 20
@@ -92,12 +92,12 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
     ):
         return Admission(verdict=Verdict(STORED))
     try:
-        expires, eta = headers.get("expires"), headers.get("eta")
-        if expires is not None and (moment := parse_moment(expires, rules.timezone)) is not None and moment <= now:
-            return Admission(verdict=Verdict(states.REVOKED, "TaskRevokedError", ["expired"]))
-        is_revoked = rules.revoked is not None and rules.revoked.is_revoked(message)
-        if is_revoked or (stored is not None and stored.state == states.REVOKED):
+        verdict = early_end(message, rules, now)
+        if verdict is not None:
+            return Admission(verdict=verdict)
+        if stored is not None and stored.state == states.REVOKED:
             return Admission(verdict=Verdict(states.REVOKED, "TaskRevokedError", ["revoked"]))
+        eta = headers.get("eta")
         if eta is not None and (moment := parse_moment(eta, rules.timezone)) is not None and moment > now:
             return Admission(Decision.DEFER, until=moment)
     except InvalidTaskError as exc:
@@ -113,6 +113,20 @@ def _malformed(delivery: Delivery, text: str) -> Admission:
     if not message.id or not isinstance(message.headers, dict):
         return Admission(Decision.DEAD, reason=reason)
     return Admission(verdict=Verdict(states.FAILURE, "InvalidTaskError", [reason], Action.DEAD_LETTER.value, reason))
+
+
+def early_end(message: Message, rules: Rules, now: float) -> Verdict | None:
+    """The end of a message that has expired or was revoked, else None.
+
+    Raises:
+        InvalidTaskError: Its moment of expiry is none.
+    """
+    expires = message.headers.get("expires")
+    if expires is not None and (moment := parse_moment(expires, rules.timezone)) is not None and moment <= now:
+        return Verdict(states.REVOKED, "TaskRevokedError", ["expired"])
+    if rules.revoked is not None and rules.revoked.is_revoked(message):
+        return Verdict(states.REVOKED, "TaskRevokedError", ["revoked"])
+    return None
 
 
 def _as_container(known: Any) -> Container[str]:

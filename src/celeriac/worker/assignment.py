@@ -1,12 +1,17 @@
-"""A delivery on its way through this worker: from admission until its outcome is handed to the committer."""
+"""A delivery on its way through this worker: from admission until its outcome is handed to the committer.
+
+In the pool several of one batch task may be a `Batch`: one place in a slot, one frame, and an outcome for each.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 from celeriac.message import Delivery
 from celeriac.outcome import RUN, Verdict
 from celeriac.results.base import Fence, fence_of
 
-__all__ = ["Assignment"]
+__all__ = ["Assignment", "Batch"]
 
 
 class Assignment:
@@ -66,3 +71,39 @@ class Assignment:
     def id(self) -> str:
         """Task id."""
         return self.delivery.message.id
+
+    @property
+    def members(self) -> Sequence[Assignment]:
+        """The deliveries that run as one: itself, or the calls of a batch."""
+        return (self,)
+
+
+class Batch(Assignment):
+    """Calls of one batch task that run together. Its time limits are the shortest of theirs; the rest is the first one's."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self, members: Sequence[Assignment]) -> None:
+        first = members[0]
+        super().__init__(first.delivery, hard=_least(m.hard for m in members), soft=_least(m.soft for m in members))
+        self._members = list(members)
+
+    @property
+    def members(self) -> Sequence[Assignment]:
+        """Its calls."""
+        return self._members
+
+    @property
+    def id(self) -> str:
+        """For log lines: the first call's id, and how many are with it."""
+        return f"{self.delivery.message.id} and {len(self._members) - 1} more"
+
+    def without(self, left_out: Iterable[Assignment]) -> Assignment | None:
+        """What is left for a runner when these are taken out; None if nothing is."""
+        ids = {id(each) for each in left_out}
+        left = [member for member in self._members if id(member) not in ids]
+        return None if not left else left[0] if len(left) == 1 else Batch(left)
+
+
+def _least(limits: Iterable[float | None]) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -53,15 +53,21 @@ def revoked(state: ControlState, **_: Any) -> Any:
 
 def active(state: ControlState, safe: bool | None = False, **_: Any) -> Any:
     return [
-        _info(state, assignment, safe, pid=process.pid, since=since)
+        _info(state, member, safe, pid=process.pid, since=since)
         for process, _slot, assignment, since in running(state.worker.pool)
+        for member in assignment.members
     ]
 
 
 def reserved(state: ControlState, safe: bool | None = False, **_: Any) -> Any:
     pool = state.worker.pool
-    runs = {id(assignment) for _, _, assignment, _ in running(pool)}
-    held = [*pool.held_assignments(), *pool.ready, *state.worker.gate.waiting()]
+    runs = {id(member) for _, _, assignment, _ in running(pool) for member in assignment.members}
+    held = [
+        *pool.held_assignments(),
+        *pool.waiting(),
+        *state.worker.gate.waiting(),
+        *state.worker.gathering.assignments(),
+    ]
     return [_info(state, each, safe) for each in held if id(each) not in runs]
 
 

@@ -76,7 +76,7 @@ async def _revoke(state: ControlState, ids: set[str], ended: Collection[str] = (
     state.revocations.add(ids)
     _discard(state, lambda message: message.id in ids)
     worker = state.worker
-    active = {assignment.id for _, _, assignment, _ in running(worker.pool)}
+    active = {member.id for _, _, assignment, _ in running(worker.pool) for member in assignment.members}
     waiting = [task_id for task_id in ids if task_id not in active and task_id not in ended]
     try:
         if worker.store is not None:
@@ -93,14 +93,15 @@ def _discard(state: ControlState, is_meant: Callable[[Message], bool]) -> None:
 
 def _held(state: ControlState, is_meant: Callable[[Message], bool]) -> list[str]:
     pool = state.worker.pool
-    held = [*pool.held_assignments(), *pool.ready]
+    held = [*pool.held_assignments(), *pool.waiting(), *state.worker.gathering.assignments()]
     return [assignment.id for assignment in held if is_meant(assignment.delivery.message)]
 
 
 def _end(state: ControlState, is_meant: Callable[[Message], bool], number: int) -> list[Assignment]:
     pool = state.worker.pool
     if not state.worker.nursery.can_kill:
-        if any(is_meant(assignment.delivery.message) for _, _, assignment, _ in running(pool)):
+        runs = [member for _, _, assignment, _ in running(pool) for member in assignment.members]
+        if any(is_meant(each.delivery.message) for each in runs):
             raise NotImplementedError("a task that runs in the worker's own process (pool solo) can't be terminated")
         return []
 

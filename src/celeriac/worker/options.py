@@ -14,7 +14,7 @@ import msgspec
 
 from celeriac.errors import ImproperlyConfigured, near_match
 
-__all__ = ["POOLS", "WorkerOptions", "available_cpus", "node_name", "pool_shape"]
+__all__ = ["POOLS", "WorkerOptions", "available_cpus", "node_name", "number_or_auto", "pool_shape"]
 
 #: pool → (slots per process at most, documented aliases)
 POOLS = {"prefork": 1, "threads": 16, "asyncio": 100, "gevent": 100, "eventlet": 100, "solo": 1}
@@ -93,3 +93,8 @@ def node_name(pattern: str | None, environ: Mapping[str, str] = os.environ) -> s
     name, _, domain = host.partition(".")
     text = (pattern or "celery@%h").replace("%h", host).replace("%n", name).replace("%d", domain).replace("%%", "%")
     return text if "@" in text else f"{text}@{host}"
+
+
+def number_or_auto(value: Any) -> int | None:
+    """A concurrency setting as a number; "auto" and None mean the number of CPUs."""
+    return value if isinstance(value, int) else None

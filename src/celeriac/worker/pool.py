@@ -22,7 +22,7 @@ from celeriac.outcome import Outcome
 from celeriac.results.base import Record
 from celeriac.runner.protocol import RunnerOptions
 from celeriac.timing import backoff
-from celeriac.worker.assignment import Assignment
+from celeriac.worker.assignment import Assignment, Batch
 from celeriac.worker.nursery import Nursery
 from celeriac.worker.process import RunnerProcess, Slot
 
@@ -262,6 +262,9 @@ class Pool:
             try:
                 process.give(slot, assignment)
             except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+                if isinstance(assignment, Batch):  # one of them: each by itself, then
+                    ready.extendleft(reversed(assignment.members))
+                    continue
                 self._owner.on_refused(assignment, f"malformed message: {exc}")
                 continue
             given += 1
@@ -313,7 +316,22 @@ class Pool:
         for process in self.processes:
             for slot in process.slots:
                 released += process.take_back(slot)
-        return released
+        return _members(released)
+
+    def waiting(self) -> list[Assignment]:
+        """What waits for a slot."""
+        return _members(self.ready)
+
+    def take_out(self, waiting: Sequence[Assignment]) -> None:
+        """Forget some of what waits for a slot."""
+        wanted = {id(each) for each in waiting}
+        for assignment in [each for each in self.ready if any(id(member) in wanted for member in each.members)]:
+            index = self.ready.index(assignment)
+            left = assignment.without(waiting) if isinstance(assignment, Batch) else None
+            if left is not None:
+                self.ready[index] = left
+            else:
+                del self.ready[index]
 
     # what processes tell
 
@@ -334,11 +352,12 @@ class Pool:
             return
         self.done += len(ended)
         runtimes = self._runtimes
-        for slot, assignment, outcome in ended:
+        for _, assignment, outcome in ended:
             if assignment.verdict.state == "":
                 known = runtimes.get(outcome.task)
                 runtime = outcome.runtime
                 runtimes[outcome.task] = runtime if known is None else known + SMOOTHING * (runtime - known)
+        for slot in dict.fromkeys(slot for slot, _, _ in ended):
             if not slot.held and not slot.process.is_retiring:
                 self._idle.append(slot)
         for task in {assignment.task for _, assignment, _ in ended}:
@@ -388,7 +407,8 @@ class Pool:
             if id(assignment) in running and not process.reason.startswith("neighbour"):
                 self.crashes += 1
                 logger.error("%s while running %s[%s]", text, assignment.task, assignment.id)
-                self._owner.on_crash(assignment, text)
+                for member in assignment.members:
+                    self._owner.on_crash(member, text)
             else:
                 waiting.append(assignment)
         if not was_expected and not self.is_stopping:
@@ -434,14 +454,14 @@ class Pool:
 
     def held_assignments(self) -> list[Assignment]:
         """What runners hold, running or waiting."""
-        return [a for process in self.processes for slot in process.slots for a in slot.held]
+        return _members(a for process in self.processes for slot in process.slots for a in slot.held)
 
     def interrupt(self) -> list[Assignment]:
         """What has not ended, taken out of the pool."""
         self._is_ending = True
         for process in list(self.processes):
             process.receive_all()  # what has ended just now is not to be done again
-        interrupted = self.held_assignments() + list(self.ready)
+        interrupted = self.held_assignments() + self.waiting()
         self.ready.clear()
         for process in self.processes:
             for slot in process.slots:
@@ -462,3 +482,8 @@ class Pool:
             process.signal(9)
             process.close()
         self.processes.clear()
+
+
+def _members(assignments: Iterable[Assignment]) -> list[Assignment]:
+    """Deliveries, whether they are part of a batch or not."""
+    return [member for assignment in assignments for member in assignment.members]

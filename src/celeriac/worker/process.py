@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from celeriac.outcome import RUN, Execution, Outcome
+from celeriac.outcome import RUN, BatchExecution, Execution, Outcome
 from celeriac.results.base import Record
 from celeriac.runner.protocol import Cells, FrameReader, Kind, RunnerOptions, decode_frame, encode_frame, make_cells
-from celeriac.worker.assignment import Assignment
+from celeriac.worker.assignment import Assignment, Batch
 
 __all__ = ["ProcessOwner", "RunnerProcess", "Slot"]
 
@@ -133,11 +133,12 @@ class RunnerProcess:
         Raises:
             ValueError, TypeError, OverflowError, RecursionError: A header can't travel; nothing was changed.
         """
-        delivery = assignment.delivery
-        execution = Execution(
-            slot.next_serial, slot.index, delivery.message, delivery.queue, delivery.deliveries, assignment.verdict
-        )
-        self._outgoing.append(encode_frame(Kind.RUN, execution))
+        serial, index = slot.next_serial, slot.index
+        if isinstance(assignment, Batch):
+            executions = [_execution(serial, index, member) for member in assignment.members]
+            self._outgoing.append(encode_frame(Kind.RUN_BATCH, BatchExecution(serial, index, executions)))
+        else:
+            self._outgoing.append(encode_frame(Kind.RUN, _execution(serial, index, assignment)))
         assignment.serial = slot.next_serial
         assignment.is_soft_limited = False  # another start has its limit anew
         slot.next_serial += 1
@@ -276,6 +277,11 @@ class RunnerProcess:
                 assignment = self._pop(value.slot, value.serial)
                 if assignment is not None:
                     ended.append((self.slots[value.slot], assignment, value))
+            elif kind == Kind.BATCH_OUTCOME:
+                batch = self._pop(value.slot, value.serial)
+                if batch is not None:
+                    slot = self.slots[value.slot]
+                    ended += [(slot, *each) for each in zip(batch.members, value.outcomes, strict=True)]
             elif kind == Kind.STATE:
                 self.owner.on_state(value[2])
             elif kind == Kind.LIMITS:
@@ -347,6 +353,11 @@ class RunnerProcess:
             number = os.WTERMSIG(status)
             return f"by signal {number} ({signal.Signals(number).name})"
         return f"with exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def _execution(serial: int, index: int, assignment: Assignment) -> Execution:
+    delivery = assignment.delivery
+    return Execution(serial, index, delivery.message, delivery.queue, delivery.deliveries, assignment.verdict)
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -41,11 +41,12 @@ from celeriac.worker.consuming import Consuming
 from celeriac.worker.control import Control
 from celeriac.worker.end_record import end_record
 from celeriac.worker.gate import Gate, limits_by_task, open_gate
+from celeriac.worker.gathering import Gathering, together
 from celeriac.worker.intake import LONGEST_PAUSE, Intake
 from celeriac.worker.leases import Leases
 from celeriac.worker.limits import TICK, Watch
 from celeriac.worker.nursery import Nursery
-from celeriac.worker.options import WorkerOptions, pool_shape
+from celeriac.worker.options import WorkerOptions, number_or_auto, pool_shape
 from celeriac.worker.paused_queues import PausedQueues
 from celeriac.worker.pool import Pool
 from celeriac.worker.presence import Presence
@@ -101,6 +102,7 @@ class Supervisor:
         self.watch: Watch
         self.presence: Presence
         self.gate: Gate
+        self.gathering: Gathering
         self.paused_queues: PausedQueues
         self.sweep: ChordSweep
         self.control: Control
@@ -144,7 +146,7 @@ class Supervisor:
         pool_name = self.options.pool or conf.worker_pool
         name, processes, slots = pool_shape(
             pool_name,
-            self.options.concurrency or _number(conf.worker_concurrency),
+            self.options.concurrency or number_or_auto(conf.worker_concurrency),
             self.options.processes or conf.worker_processes,
         )
         self.queues = chosen_queues(self.hello.queues, self.options, conf)
@@ -176,6 +178,7 @@ class Supervisor:
         self.pool = Pool(self.nursery, self, processes, runner, max_tasks=conf.worker_max_tasks_per_child)
         hard_memory = conf.worker_hard_memory_per_child
         self.gate = open_gate(self, self.hello.tasks, conf)
+        self.gathering = Gathering(self.hello.tasks, self._on_batch)
         self.paused_queues = PausedQueues(self.gate.place, self.intake)
         self.sweep = ChordSweep(self, self.store, conf.result_chord_sweep_interval)
         self.watch = Watch(
@@ -234,6 +237,7 @@ class Supervisor:
         self.hello = msgspec.structs.replace(self.hello, tasks=tasks)
         self._rules = msgspec.structs.replace(self._rules, known=tasks, limited=frozenset(limits_by_task(tasks)))
         self.gate.learn(tasks)
+        self.gathering.learn(tasks)
 
     def _give_up(self, error: Exception) -> None:
         """The broker is lost, and the settings say not to wait for it any longer."""
@@ -272,9 +276,19 @@ class Supervisor:
                     self._ack_early(assignment)
             else:
                 self._settle(delivery, admission)
-        self.pool.submit(admitted)
+        self._run(admitted)
         self.on_capacity()
+
+    def _run(self, assignments: Sequence[Assignment]) -> None:
+        """To the pool; the calls of batch tasks first gather, unless there is no time for it any more."""
+        self.pool.submit(assignments if self.is_stopping else self.gathering.take(assignments))
         self._watch_while_busy()
+
+    def _on_batch(self, calls: list[Assignment]) -> None:
+        """A batch is full, or its time has come."""
+        self.pool.submit(together(calls, self._rules, time.time()))
+        self._watch_while_busy()
+        self.on_capacity()
 
     def _assign(self, delivery: Delivery, verdict: Verdict) -> Assignment:
         facts = self.hello.tasks.get(delivery.message.task, _NO_FACTS)
@@ -306,7 +320,7 @@ class Supervisor:
         if self.is_stopping:
             return 0
         # While short tasks queue up here, each is over in a moment: one with limits may stand in that queue, too.
-        return self.pool.wanted() or int(len(self.pool.ready) >= self.pool.capacity)
+        return self.gathering.wanted(self.pool) or int(len(self.pool.ready) >= self.pool.capacity)
 
     def on_turn(self, assignments: Sequence[Assignment]) -> None:
         """The gate has let these through."""
@@ -318,8 +332,7 @@ class Supervisor:
                 assignment.verdict = REVOKED
             if not (assignment.is_late or assignment.verdict is not RUN):
                 self._ack_early(assignment)
-        self.pool.submit(each for each in assignments if each.is_late or each.verdict is not RUN)
-        self._watch_while_busy()
+        self._run([each for each in assignments if each.is_late or each.verdict is not RUN])
 
     def put_back(self, assignment: Assignment, until: float | None) -> None:
         """Another time, uncharged; or at once, for other workers."""
@@ -341,12 +354,7 @@ class Supervisor:
     def _ack_early(self, assignment: Assignment) -> None:
         """Acknowledge before the task starts, for tasks that must not run twice (`acks_late=False`)."""
         assignment.is_acked = True
-
-        def start() -> None:
-            self.pool.submit([assignment])
-            self._watch_while_busy()
-
-        self.committer.add([Entry(Settlement(assignment.delivery), on_done=start)])
+        self.committer.add([Entry(Settlement(assignment.delivery), on_done=lambda: self._run([assignment]))])
 
     def _settle(self, delivery: Delivery, admission: Admission) -> None:
         message = delivery.message
@@ -443,14 +451,15 @@ class Supervisor:
 
     def _on_hard_limit(self, assignment: Assignment) -> None:
         logger.error("hard time limit (%ss) exceeded for %s[%s]", assignment.hard, assignment.task, assignment.id)
-        self.end_as(assignment, Verdict(states.FAILURE, "TimeLimitExceeded", [assignment.hard]))
+        for member in assignment.members:
+            self.end_as(member, Verdict(states.FAILURE, "TimeLimitExceeded", [assignment.hard]))
 
     def on_state(self, record: Record) -> None:
         """A running task has set a state."""
         self.committer.add([Entry(record=record, is_early=record.is_ready)])
 
     def _on_started(self, assignments: list[Assignment]) -> None:
-        deliveries = [a.delivery for a in assignments if not a.is_acked]
+        deliveries = [member.delivery for a in assignments for member in a.members if not member.is_acked]
         if deliveries:
             self.leases.charge(deliveries)
 
@@ -476,9 +485,9 @@ class Supervisor:
 
     def _on_lost(self, deliveries: list[Delivery]) -> None:
         tokens = {delivery.token for delivery in deliveries}
-        waiting = [a for a in self.pool.ready if a.delivery.token in tokens and not a.is_acked]
-        for assignment in waiting:
-            self.pool.ready.remove(assignment)
+        waiting = [a for a in self.pool.waiting() if a.delivery.token in tokens and not a.is_acked]
+        self.pool.take_out(waiting)
+        waiting += self.gathering.forget(tokens)
         for assignment in waiting:
             if self.gate.holds(assignment):
                 self.gate.end(assignment, None, is_final=False)
@@ -503,7 +512,7 @@ class Supervisor:
         self.gate.on_capacity()
         self._is_held_back = True  # before looking, so that the commit that changes the answer tells us
         self._is_held_back = self.committer.backlog > MAX_BACKLOG
-        self.intake.want(0 if self.is_stopping or self._is_held_back else self.pool.wanted())
+        self.intake.want(0 if self.is_stopping or self._is_held_back else self.gathering.wanted(self.pool))
 
     def _watch_while_busy(self) -> None:
         if not self._is_watching and (self.pool.held or self.pool.ready):
@@ -545,7 +554,7 @@ class Supervisor:
             self.presence.stop()
             self.paused_queues.stop()
             self.sweep.stop()
-        released = self.pool.release_all() + self.gate.release_all()
+        released = self.pool.release_all() + self.gate.release_all() + self.gathering.release_all()
         self._give_back([each for each in released if not each.is_bound])
         self.pool.submit(each for each in released if each.is_bound)
 
@@ -586,8 +595,3 @@ class Supervisor:
 
 def _first(url: Any) -> str:
     return str(url[0]) if isinstance(url, (list, tuple)) else str(url)
-
-
-def _number(value: Any) -> int | None:
-    """A concurrency setting as a number; "auto" and None mean the number of CPUs."""
-    return value if isinstance(value, int) else None

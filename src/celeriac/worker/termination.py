@@ -17,7 +17,7 @@ from celeriac.errors import near_match
 from celeriac.log import get_logger
 from celeriac.message import Message
 from celeriac.outcome import RUN, Verdict
-from celeriac.worker.assignment import Assignment
+from celeriac.worker.assignment import Assignment, Batch
 from celeriac.worker.limits import NEIGHBOUR_GRACE
 from celeriac.worker.pool import Pool
 from celeriac.worker.process import RunnerProcess, Slot
@@ -65,28 +65,39 @@ def discard_waiting(pool: Pool, is_meant: Callable[[Message], bool]) -> list[Ass
     """Have tasks that wait in the pool end as REVOKED instead of running; returns those."""
     for process in list(pool.processes):
         for slot in process.slots:
-            if len(slot.held) > 1 and any(is_meant(each.delivery.message) for each in slot.held):
+            if len(slot.held) > 1 and any(_meant(each, is_meant) for each in slot.held):
                 pool.take_back_waiting(slot)
-    waiting = [each for each in pool.ready if each.verdict is RUN and is_meant(each.delivery.message)]
+    waiting = [each for each in pool.waiting() if each.verdict is RUN and is_meant(each.delivery.message)]
+    members = [each for each in waiting if each not in pool.ready]
+    pool.take_out(members)  # of their batches
     for assignment in waiting:
         assignment.verdict = REVOKED
+    pool.submit(members)
     return waiting
+
+
+def _meant(assignment: Assignment, is_meant: Callable[[Message], bool]) -> list[Assignment]:
+    return [member for member in assignment.members if is_meant(member.delivery.message)]
 
 
 def terminate(
     pool: Pool, is_meant: Callable[[Message], bool], number: int, on_terminated: Callable[[Assignment], None]
 ) -> list[Assignment]:
-    """Kill what runs and is meant; returns the executions that were hit."""
+    """Kill what runs and is meant; returns the executions that were hit. The others of their batch run again."""
     hit = []
     for process, slot, assignment, _ in list(running(pool)):
-        if assignment.verdict is not RUN or not is_meant(assignment.delivery.message):
+        meant = _meant(assignment, is_meant)
+        if assignment.verdict is not RUN or not meant:
             continue
         pool.take_back_waiting(slot)
         process.receive_all()  # perhaps it has just ended
         if assignment in slot.held and slot.running()[0] is assignment:
             _end(pool, process, slot, assignment, number)
-            on_terminated(assignment)
-            hit.append(assignment)
+            for each in meant:
+                on_terminated(each)
+            hit += meant
+            others = assignment.without(meant) if isinstance(assignment, Batch) else None
+            pool.submit([others] if others is not None else [], first=True)
     return hit
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-from celeriac import Celeriac, Task
+from celeriac import Call, Celeriac, Task
 from tests.support.files import Ledger
 
 app = Celeriac("jobs", **json.loads(os.environ["CELERIAC_TEST_SETTINGS"]))
@@ -131,3 +131,17 @@ async def fail_async(text: str) -> None:
 async def cancel_async() -> None:
     """Be cancelled by oneself."""
     raise asyncio.CancelledError
+
+
+@app.task(name="batch_work", batch=20, batch_wait=0.3, time_limit=600)
+def batch_work(calls: list[Call[[str]]]) -> list[list[object]]:
+    """Note each call, work while there is a file "hold" beside the ledger, and die if one is a killer."""
+    for call in calls:
+        _tell("start", call.args[0])
+    while (ledger.path.parent / "hold").exists():
+        time.sleep(0.02)
+    if any(call.args[0].startswith("killer") for call in calls):
+        os.kill(os.getpid(), signal.SIGKILL)
+    for call in calls:
+        _tell("end", call.args[0])
+    return [[call.args[0], len(calls)] for call in calls]

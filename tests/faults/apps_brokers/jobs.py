@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from celeriac import Celeriac, Task
+from celeriac import Call, Celeriac, Task
 from tests.support.files import Ledger
 
 app = Celeriac("jobs", **json.loads(os.environ["CELERIAC_TEST_SETTINGS"]))
@@ -39,6 +39,16 @@ def follow(value: list[Any]) -> str:
     """The callback of `work`."""
     _tell("follow", value[0])
     return str(value[0])
+
+
+@app.task(name="batch_work", batch=10, batch_wait=0.3)
+def batch_work(calls: list[Call[[str]]]) -> list[int]:
+    """Note each call; the first run of a batch does not end by itself."""
+    for call in calls:
+        _tell("start", call.args[0])
+    if len(calls) == 10:
+        time.sleep(600)
+    return [len(calls)] * len(calls)
 
 
 @app.task(name="due")
