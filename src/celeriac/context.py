@@ -65,6 +65,8 @@ class Context:
     owner: Any = None
     #: Whether an overridden `__call__` of the task has been entered.
     is_entered: bool = False
+    #: How many members it has added to its group or chord.
+    added: int = 0
     #: The record of its outcome, once there is one: handlers and signals see it, wherever it is on its way to the store.
     record: Any = None
     #: How many times the message was delivered, this time included.

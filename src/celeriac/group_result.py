@@ -14,6 +14,7 @@ from celeriac.codec import dumps, loads
 from celeriac.current import get_current_app
 from celeriac.loading import import_object
 from celeriac.result_set import ResultSet
+from celeriac.results.base import added_id
 
 __all__ = ["GroupResult"]
 
@@ -51,6 +52,28 @@ class GroupResult(ResultSet):
         value = dumps(self.as_tuple(), app.conf.result_serializer)[2]
         _store(backend, app).save_group(self._own_id(), value, time.time() + lifetime if lifetime else None)
 
+    def refresh(self, backend: Any = None) -> list[Any]:
+        """Take in the members that were added while the group ran; returns the new ones.
+
+        A member adds others before it ends. So `while group.refresh(): group.get()` waits for all there will ever be.
+        """
+        kept = self._added(self._own_id(), backend, self.app)
+        known = {member.id for member in self.results}
+        new = [member for member in kept if member.id not in known]
+        self.results.extend(new)
+        return new
+
+    async def arefresh(self, backend: Any = None) -> list[Any]:
+        """`refresh` for coroutines."""
+        found: list[Any] = await import_object("celeriac.batching:run_aside", "arefresh")(self.refresh, backend)
+        return found
+
+    @classmethod
+    def _added(cls, group_id: str, backend: Any, app: Any) -> list[Any]:
+        """The members that the store knows of a chord's header, and those that were added to a group."""
+        groups = (cls._kept(each, backend, app) for each in (group_id, added_id(group_id)))
+        return [member for group in groups if group is not None for member in group.results]
+
     def delete(self, backend: Any = None) -> None:
         """Delete what `save` kept; the results of the members stay."""
         _store(backend, self.app).forget_group(self._own_id())
@@ -63,6 +86,13 @@ class GroupResult(ResultSet):
             DecodeError: What is kept there is no group.
         """
         app = app or cls.bound_app or get_current_app()
+        found = cls._kept(id, backend, app)
+        if found is not None:
+            found.results += [each for each in cls._added(id, backend, app) if each not in found.results]
+        return found
+
+    @classmethod
+    def _kept(cls, id: str, backend: Any, app: Any) -> GroupResult | None:
         raw = _store(backend, app).get_group(id)
         if raw is None:
             return None

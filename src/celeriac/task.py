@@ -336,6 +336,14 @@ class Task(Generic[P, R]):
         """
         return import_object("celeriac.canvas.growing:add_to_chord", "add_to_chord")(self.app, self.request, sig, lazy)
 
+    def add_to_group(self, sig: Signature, lazy: bool = False) -> Any:
+        """Add a signature to the group or chord header that this execution is a member of. `GroupResult.refresh` sees it.
+
+        Raises:
+            ValueError: It is not a member of a group.
+        """
+        return import_object("celeriac.canvas.growing:add_to_group", "add_to_group")(self.app, self.request, sig, lazy)
+
     def retry(
         self,
         args: Sequence[Any] | None = None,

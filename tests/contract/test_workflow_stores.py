@@ -55,6 +55,8 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         app.task(lambda values: values, name="echo")
         app.task(_fail, name="fail", typing=False)
         app.task(_grow, name="grow", bind=True)
+        app.task(_grow_by, name="grow_by", bind=True)
+        app.task(_spread, name="spread", bind=True)
         app.conf.task_unknown_delay = 0.01
         with start_worker(app, pool="threads", concurrency=3):
             yield app
@@ -63,6 +65,17 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def _grow(self: Any, count: int) -> int:
     for number in range(count):
         self.add_to_chord(self.app.tasks["add"].s(10, number))
+    return count
+
+
+def _grow_by(self: Any, signature: Any) -> int:
+    self.add_to_chord(signature)
+    return 1
+
+
+def _spread(self: Any, count: int) -> int:
+    for number in range(count):
+        self.add_to_group(self.app.tasks["spread"].s(number))
     return count
 
 
@@ -102,13 +115,35 @@ def test_a_part_that_ends_badly_ends_the_chord(app: Celeriac, name: str) -> None
 
 
 def test_a_running_chord_may_grow(app: Celeriac) -> None:
+    """[B-TASK-063]: on each store that counts; the added parts stand behind those that the chord was sent with."""
     add, echo, grow = app.tasks["add"], app.tasks["echo"], app.tasks["grow"]
     result = chord([grow.s(3), add.s(1, 1)], echo.s()).apply_async()
-    found = result.get(timeout=30, propagate=False)
-    if hasattr(app.backend, "grow_chord"):
-        assert (found[:2], sorted(found[2:])) == ([3, 2], [10, 11, 12])
-    else:
-        assert "can't add parts to a chord that runs; Redis can" in str(found)
+    assert result.get(timeout=30) == [3, 2, 10, 11, 12]
+    deep = chord([chord([grow.s(1), grow.s(0)], echo.s()), add.s(5, 5)], echo.s()).apply_async()
+    assert deep.get(timeout=30) == [[1, 0, 10], 10]
     alone = grow.delay(1)
     with pytest.raises(ValueError, match="not member of any chord"):
+        alone.get(timeout=30)
+
+
+def test_what_is_added_to_a_chord_may_be_a_workflow_and_may_fail(app: Celeriac) -> None:
+    add, echo, grow = app.tasks["add"], app.tasks["echo"], app.tasks["grow_by"]
+    whole = chain(add.s(1, 1), group(add.s(2), add.s(3)))
+    assert chord([grow.s(whole), add.s(1, 1)], echo.s()).apply_async().get(timeout=30) == [1, 2, [4, 5]]
+    failing = chord([grow.s(app.signature("fail")), add.s(1, 1)], echo.s()).apply_async()
+    assert type(failing.get(timeout=30, propagate=False)) is ChordError
+
+
+def test_a_running_group_may_grow(app: Celeriac) -> None:
+    add, spread = app.tasks["add"], app.tasks["spread"]
+    result = group(spread.s(2), add.s(1, 1)).apply_async()
+    assert result.get(timeout=30) == [2, 2]
+    while result.refresh():
+        result.get(timeout=30)
+    assert sorted(result.get(timeout=30)) == [0, 0, 1, 2, 2]
+    result.save()
+    assert app.GroupResult.restore(result.id).results == result.results
+    assert result.refresh() == []
+    alone = spread.delay(1)
+    with pytest.raises(ValueError, match="not a member of a group"):
         alone.get(timeout=30)

@@ -13,7 +13,7 @@ import msgspec
 
 from celeriac.states import READY_STATES
 
-__all__ = ["Fence", "Record", "ResultStore", "StoreCapabilities", "fence_of"]
+__all__ = ["Fence", "Record", "ResultStore", "StoreCapabilities", "added_id", "fence_of"]
 
 #: (retries, deliveries): orders the executions of one task. A write by an older one never replaces a newer one's.
 Fence = tuple[int, int]
@@ -22,6 +22,11 @@ Fence = tuple[int, int]
 def fence_of(retries: int, nesting: int, deliveries: int) -> Fence:
     """The fence of an execution: what replaces a task (`nesting`) has its id, and is newer than any attempt of it."""
     return (nesting * 1_000_000 + retries, deliveries)
+
+
+def added_id(group_id: str) -> str:
+    """The id under which the members are kept that were added to a group while it ran; a chord's are in its header."""
+    return f"{group_id}.added"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +99,11 @@ class ResultStore(Protocol):
     was lost: `quiet_chords(seconds, limit)` returns ids of those that nothing has happened to for so long, and counts as
     something that happens, so that no two workers get the same one; `ended_parts(group_id)` returns the indexes of the
     parts that were counted, or None if it can't tell.
+
+    A store that counts chords may have one more verb, too, `grow_group(group_id, task_id, expires_at, is_chord)`: it puts a
+    member behind those of a kept group, once however often it is told, and returns its place there (from 0). With
+    `is_chord` the group is the header of a chord that runs, and `join_part` expects one part more from then on; else
+    the group is made if it is not kept, until `expires_at`. Without it, nothing can be added to a workflow that runs.
     """
 
     @property

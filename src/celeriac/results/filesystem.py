@@ -23,8 +23,9 @@ from typing import Any
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options, split_query
+from celeriac.results.growing import PartBits, grown
 from celeriac.results.memory import refuses
-from celeriac.results.meta_value import expiry_of, group_from, group_value, key_prefix, readable, value_of
+from celeriac.results.meta_value import expiry_of, group_expiry, group_from, group_value, key_prefix, readable, value_of
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 
 __all__ = ["FilesystemStore"]
@@ -211,13 +212,29 @@ class FilesystemStore:
         """Count a part of a chord, once; returns whether all have ended. The parts are bits of one number."""
         place = self._parts_place(group_id)
         with self._mapped_errors(), self._locked():
-            before = int(_read(place) or b"0", 16)
-            bits = before | 1 << index
-            if bits != before:
-                self._put(place, b"%x" % bits)
+            before = PartBits.read(_read(place))
+            after = before.with_ended(index)
+            if after != before:
+                self._put(place, after.written())
                 with contextlib.suppress(FileNotFoundError):
                     os.utime(self._begun_place(group_id))
-        return 0 < size <= bits.bit_count()
+        return after.is_over(size)
+
+    def grow_group(self, group_id: str, task_id: str, expires_at: float | None, is_chord: bool) -> int:
+        """One more member of a kept group, once; returns its place."""
+        place = self._parts_place(group_id)
+        with self._mapped_errors(), self._locked():
+            stored = _read(self._group_place(group_id))
+            kept = None if stored is None else group_from(stored, self._clock.now())
+            index, value = grown(kept, group_id, task_id, is_chord)
+            if is_chord:  # first: a death in between repeats this
+                self._put(place, PartBits.read(_read(place)).with_added(index).written())
+            if value is not None:
+                self._put(
+                    self._group_place(group_id),
+                    group_value(value, group_expiry(stored) if kept is not None else expires_at),
+                )
+        return index
 
     def quiet_chords(self, seconds: float, limit: int) -> list[str]:
         """Chords that nothing has happened to for so long; this counts as something."""
@@ -237,7 +254,7 @@ class FilesystemStore:
     def ended_parts(self, group_id: str) -> set[int]:
         """Indexes of the parts that were counted."""
         with self._mapped_errors():
-            bits = int(_read(self._parts_place(group_id)) or b"0", 16)
+            bits = PartBits.read(_read(self._parts_place(group_id))).ended
         return {index for index in range(bits.bit_length()) if bits >> index & 1}
 
     def _put(self, place: str, data: bytes) -> None:

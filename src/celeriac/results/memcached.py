@@ -14,7 +14,8 @@ import hashlib
 import re
 import ssl
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pymemcache.client.rendezvous import RendezvousHash  # type: ignore[import-untyped]
@@ -22,9 +23,10 @@ from pymemcache.client.rendezvous import RendezvousHash  # type: ignore[import-u
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options, mask_url, split_query
+from celeriac.results.growing import PartBits, grown
 from celeriac.results.memcached_node import Address, Change, Node, Settings
 from celeriac.results.memory import refuses
-from celeriac.results.meta_value import group_from, group_value, key_prefix, readable, value_of
+from celeriac.results.meta_value import group_expiry, group_from, group_value, key_prefix, readable, value_of
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 
 __all__ = ["MemcachedStore"]
@@ -219,14 +221,38 @@ class MemcachedStore:
         part has ended and the count.
         """
         key = self._parts_key(group_id)
+        return self._changed_parts(key, lambda parts: parts.with_ended(index)).is_over(size)
+
+    def _changed_parts(self, key: str, change: Callable[[PartBits], PartBits]) -> PartBits:
         for _ in range(ATTEMPTS):
-            value, version = self._gets([key]).get(key, (b"0", None))
-            before = int(value, 16)
-            bits = before | 1 << index
-            change = self._change(b"%x" % bits, self._clock.now() + CHORD_KEPT, version)
-            if bits == before or self._swap({key: change}):
-                return 0 < size <= bits.bit_count()
+            value, version = self._gets([key]).get(key, (None, None))
+            before = PartBits.read(value)
+            after = change(before)
+            if after == before or self._swap(
+                {key: self._change(after.written(), self._clock.now() + CHORD_KEPT, version)}
+            ):
+                return after
         raise OperationalError(f"{self.url}: the count of a chord was changed by others {ATTEMPTS} times meanwhile.")
+
+    def grow_group(self, group_id: str, task_id: str, expires_at: float | None, is_chord: bool) -> int:
+        """One more member of a kept group, once; returns its place.
+
+        It is in the header first: a death before it is expected as a part, too, leaves a task that is delivered again and
+        repeats this. The chord can't end before, as that task is a part of it.
+        """
+        key = self._group_key(group_id)
+        for _ in range(ATTEMPTS):
+            stored, version = self._gets([key]).get(key, (None, None))
+            kept = None if stored is None else group_from(stored, self._clock.now())
+            index, value = grown(kept, group_id, task_id, is_chord)
+            if value is not None:
+                expiry = group_expiry(stored) if kept is not None else expires_at
+                if not self._swap({key: self._change(group_value(value, expiry), expiry, version)}):
+                    continue
+            if is_chord:
+                self._changed_parts(self._parts_key(group_id), partial(PartBits.with_added, index=index))
+            return index
+        raise OperationalError(f"{self.url}: a group was changed by others {ATTEMPTS} times meanwhile.")
 
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple, as stock Celery keeps it where it is JSON."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options, split_query
+from celeriac.results.growing import grown
 from celeriac.states import SUCCESS
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 
@@ -29,6 +30,7 @@ class _Shelf:
         self.groups: dict[str, tuple[bytes, float | None]] = {}
         self.parts: defaultdict[str, set[int]] = defaultdict(set)
         self.touched: dict[str, float] = {}  # chords that have begun, and when something happened to them
+        self.added: defaultdict[str, int] = defaultdict(int)  # to chords that run
 
 
 _shelves: defaultdict[str, _Shelf] = defaultdict(_Shelf)
@@ -127,7 +129,16 @@ class MemoryStore:
             if group_id in self._shelf.touched:
                 self._shelf.touched[group_id] = self._clock.now()
             self._shelf.parts[group_id].add(index)
-            return 0 < size <= len(self._shelf.parts[group_id])
+            return size > 0 and size + self._shelf.added[group_id] <= len(self._shelf.parts[group_id])
+
+    def grow_group(self, group_id: str, task_id: str, expires_at: float | None, is_chord: bool) -> int:
+        """One more member of a kept group, once; returns its place."""
+        with self._shelf.changed:
+            index, value = grown(self.get_group(group_id), group_id, task_id, is_chord)
+            if value is not None:
+                self._shelf.groups[group_id] = (value, self._shelf.groups.get(group_id, (None, expires_at))[1])
+                self._shelf.added[group_id] += is_chord
+            return index
 
     def quiet_chords(self, seconds: float, limit: int) -> list[str]:
         """Chords that nothing has happened to for so long; this counts as something."""
@@ -162,6 +173,7 @@ class MemoryStore:
             self._shelf.groups.pop(group_id, None)
             self._shelf.parts.pop(group_id, None)
             self._shelf.touched.pop(group_id, None)
+            self._shelf.added.pop(group_id, None)
 
     def cleanup(self, now: float) -> int:
         """Delete what has expired."""

@@ -28,7 +28,16 @@ from celeriac.results.base import Record
 from celeriac.safe_repr import saferepr
 from celeriac.wire.results import document, record_from_document
 
-__all__ = ["expiry_of", "group_from", "group_value", "key_prefix", "readable", "record_from", "value_of"]
+__all__ = [
+    "expiry_of",
+    "group_expiry",
+    "group_from",
+    "group_value",
+    "key_prefix",
+    "readable",
+    "record_from",
+    "value_of",
+]
 
 logger = get_logger("celeriac.results")
 
@@ -200,6 +209,12 @@ def group_value(value: bytes, expires_at: float | None = None) -> bytes:
     if expires_at is not None:
         fields["celeriac_expires_at"] = expires_at
     return msgspec.json.encode(fields)
+
+
+def group_expiry(stored: bytes | None) -> float | None:
+    """When a group expires, by its stored value."""
+    fields = msgspec.json.decode(stored or b"{}", type=dict[str, msgspec.Raw])
+    return msgspec.json.decode(fields.get("celeriac_expires_at", b"null"), type=float | None)
 
 
 def group_from(stored: bytes, now: float) -> bytes | None:

@@ -18,9 +18,10 @@ import msgspec
 from celeriac.errors import OperationalError
 from celeriac.results.base import Record, StoreCapabilities
 from celeriac.results.drivers import check_options
+from celeriac.results.growing import with_members
 from celeriac.results.meta_value import group_from
 from celeriac.results.redis_connection import Argument, Server
-from celeriac.results.redis_lua import ENDED, JOIN, OVER, PARTS, QUIET, STORE
+from celeriac.results.redis_lua import ENDED, GROW, JOIN, OVER, PARTS, QUIET, STORE
 from celeriac.results.redis_records import chord_member, has_companion, record_from, value_arguments
 from celeriac.results.redis_url import as_bool, parse_url
 from celeriac.results.redis_watch import Watch
@@ -216,10 +217,11 @@ class RedisStore:
             ("DEL", key + b".c"), ("SET", key + b".s", size, *expiry), ("ZADD", self._begun, self._clock.now(), group_id),
         ])  # fmt: skip
 
-    def grow_chord(self, group_id: str) -> None:
-        """Expect one more part of a chord that runs. Its header is then what the parts say, once all have ended."""
+    def grow_group(self, group_id: str, task_id: str, expires_at: float | None, is_chord: bool) -> int:
+        """One more member of a kept group, once; returns its place. Stock workers see it as one more part, too."""
         key = self._group_key(group_id)
-        self._server.transaction([("INCR", key + b".t"), ("EXPIRE", key + b".t", CHORD_KEPT), ("DEL", key)])
+        kept = CHORD_KEPT if is_chord or expires_at is None else max(1, int(expires_at - self._clock.now()))
+        return int(self._server.run(GROW, [key + b".g", key + b".t", key + b".s"], (task_id, kept, int(is_chord))))
 
     def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
         """Count a part of a chord, once, as stock workers count it; returns whether all have ended."""
@@ -247,12 +249,17 @@ class RedisStore:
 
     def get_group(self, group_id: str) -> bytes | None:
         """The group's result tuple, or None."""
-        value: bytes | None = self._server.call("GET", self._group_key(group_id))
+        key = self._group_key(group_id)
+        value, added, is_chord = self._server.pipeline(
+            [("GET", key), ("HGETALL", key + b".g"), ("EXISTS", key + b".t", key + b".s")]
+        )
+        members = _in_order(added)
         if value is None:
-            return self._header(group_id)
-        if not value.startswith(b"{"):
-            return value
-        return group_from(value, 0.0)
+            # A chord that a stock client sent is what its parts say, those that were added among them.
+            return self._header(group_id) if is_chord else with_members(None, group_id, members)
+        if value.startswith(b"{"):
+            value = group_from(value, 0.0)
+        return with_members(value, group_id, members)
 
     def _header(self, group_id: str) -> bytes | None:
         """The result tuple of a chord's header that a stock client sent: it is what the parts say, once all have ended."""
@@ -263,7 +270,8 @@ class RedisStore:
 
     def forget_group(self, group_id: str) -> None:
         """Delete a group and its chord count. Parts that are told again will see that the chord is over."""
-        self._server.run(OVER, self._chord_keys(group_id), (CHORD_OVER, group_id))
+        added = self._group_key(group_id) + b".g"
+        self._server.run(OVER, self._chord_keys(group_id), (CHORD_OVER, group_id, added))
 
     def cleanup(self, now: float) -> int:
         """Delete what will have expired by `now`. What has expired already, Redis deletes by itself."""
@@ -321,3 +329,9 @@ def _is_json(value: bytes) -> bool:
 def _escaped(text: str) -> str:
     """Text as a pattern that matches itself only."""
     return "".join(f"\\{character}" if character in "*?[]\\^-" else character for character in text)
+
+
+def _in_order(added: list[bytes]) -> list[str]:
+    """The members that were added to a group, by their numbers, of what HGETALL replies."""
+    numbers = dict(zip(added[::2], added[1::2], strict=True))
+    return [task_id.decode() for task_id in sorted(numbers, key=lambda task_id: int(numbers[task_id]))]

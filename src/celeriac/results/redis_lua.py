@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from celeriac.results.redis_connection import Script
 
-__all__ = ["ENDED", "JOIN", "OVER", "PARTS", "PUT", "QUIET", "STORE"]
+__all__ = ["ENDED", "GROW", "JOIN", "OVER", "PARTS", "PUT", "QUIET", "STORE"]
 
 #: put(key, value, companion, expires, retries, deliveries) -> whether it was stored.
 #: `expires`: "" for never, "gone" if over already, else milliseconds since 1970.
@@ -137,11 +137,28 @@ return found
 """
 )
 
-#: KEYS: those of JOIN. ARGV: seconds for which a part that is told late is to see that the chord is over, and the chord's id.
+#: KEYS: members that were added to a group, with their places; further parts, which JOIN expects; and its size. ARGV: task
+#: id, seconds to keep it, 1 if it is a part of a chord. Returns the place of the member.
+GROW = Script(
+    r"""
+local added, more, size = unpack(KEYS)
+local id, kept, is_part = unpack(ARGV)
+local place = redis.call('HLEN', added) + (redis.call('GET', size) or 0)
+if redis.call('HSETNX', added, id, place) == 1 and is_part == '1' then
+  redis.call('INCR', more)
+  redis.call('EXPIRE', more, kept)
+end
+redis.call('EXPIRE', added, kept)
+return tonumber(redis.call('HGET', added, id))
+"""
+)
+
+#: KEYS: those of JOIN. ARGV: seconds for which a part that is told late is to see that the chord is over, the chord's id, and
+#: the key of the members that were added.
 OVER = Script(
     r"""
 local is_chord = redis.call('EXISTS', KEYS[1], KEYS[6]) > 0
-redis.call('DEL', unpack(KEYS, 1, 5))
+redis.call('DEL', ARGV[3], unpack(KEYS, 1, 5))
 if is_chord then redis.call('SET', KEYS[6], 'done', 'EX', ARGV[1]) end
 redis.call('ZREM', KEYS[7], ARGV[2])
 """

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celeriac.results.base import Record, StoreCapabilities
+from celeriac.results.growing import grown
 from celeriac.results.sql_database import Cursor, Database
 from celeriac.results.sql_listener import NOTIFY, Listener, address
 from celeriac.results.sql_rows import record_of, row_of
@@ -155,36 +156,65 @@ class PostgresStore:
         sql = f"SELECT part FROM {self.tables.names['chord_parts']} WHERE group_id = %b AND part >= 0"
         return {part for (part,) in self._database.execute(sql, (group_id,), durable=False)}
 
-    def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
-        """Keep a group's result tuple."""
-        saved_at = datetime.now(UTC).replace(tzinfo=None)
+    def grow_group(self, group_id: str, task_id: str, expires_at: float | None, is_chord: bool) -> int:
+        """One more member of a kept group, once; returns its place."""
         names = self.tables.names
 
+        def work(cursor: Cursor) -> int:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%b, 0))", (f"celeriac:group:{group_id}",))
+            cursor.execute(self._group_query(), (group_id,))
+            found = cursor.fetchone()
+            index, value = grown(bytes(found[0]) if found else None, group_id, task_id, is_chord)
+            if value is not None:
+                self._put_group(cursor, group_id, value)
+                if is_chord:  # one that has not ended counts as one less that has
+                    cursor.execute(
+                        f"INSERT INTO {names['chords']} AS chord (group_id, ended, touched_at) VALUES (%b, -1, {NOW})"
+                        " ON CONFLICT (group_id) DO UPDATE SET ended = chord.ended - 1, touched_at = excluded.touched_at",
+                        (group_id,),
+                    )
+                elif not found:
+                    self._put_expiry(cursor, group_id, expires_at)
+            return index
+
+        return self._database.run(work)
+
+    def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
+        """Keep a group's result tuple."""
+
         def work(cursor: Cursor) -> None:
-            new_id = self.tables.group_id  # known once there is a connection
-            cursor.execute(
-                f"INSERT INTO {names['group']} ({'id, ' if new_id else ''}taskset_id, result, date_done)"
-                f" VALUES ({new_id + ', ' if new_id else ''}%b, %b, %b) ON CONFLICT (taskset_id)"
-                " DO UPDATE SET result = excluded.result, date_done = excluded.date_done",
-                (group_id, value, saved_at),
-            )
-            cursor.execute(
-                f"INSERT INTO {names['group_expiries']} VALUES (%b, %b::float8) ON CONFLICT (group_id)"
-                " DO UPDATE SET expires_at = excluded.expires_at",
-                (group_id, expires_at),
-            )
+            self._put_group(cursor, group_id, value)
+            self._put_expiry(cursor, group_id, expires_at)
 
         self._database.run(work)
 
+    def _put_group(self, cursor: Cursor, group_id: str, value: bytes) -> None:
+        new_id = self.tables.group_id  # known once there is a connection
+        cursor.execute(
+            f"INSERT INTO {self.tables.names['group']} ({'id, ' if new_id else ''}taskset_id, result, date_done)"
+            f" VALUES ({new_id + ', ' if new_id else ''}%b, %b, %b) ON CONFLICT (taskset_id)"
+            " DO UPDATE SET result = excluded.result, date_done = excluded.date_done",
+            (group_id, value, datetime.now(UTC).replace(tzinfo=None)),
+        )
+
+    def _put_expiry(self, cursor: Cursor, group_id: str, expires_at: float | None) -> None:
+        cursor.execute(
+            f"INSERT INTO {self.tables.names['group_expiries']} VALUES (%b, %b::float8) ON CONFLICT (group_id)"
+            " DO UPDATE SET expires_at = excluded.expires_at",
+            (group_id, expires_at),
+        )
+
     def get_group(self, group_id: str) -> bytes | None:
         """The group's result tuple, or None."""
+        rows = self._database.execute(self._group_query(), (group_id,), durable=False)
+        return bytes(rows[0][0]) if rows else None
+
+    def _group_query(self) -> str:
         names = self.tables.names
-        sql = f"""
+        return f"""
             SELECT result FROM {names["group"]} LEFT JOIN {names["group_expiries"]} ON group_id = taskset_id
             WHERE taskset_id = %b AND (expires_at IS NULL OR expires_at > {NOW})
         """
-        rows = self._database.execute(sql, (group_id,), durable=False)
-        return bytes(rows[0][0]) if rows else None
 
     def forget_group(self, group_id: str) -> None:
         """Delete a group and its chord count."""

@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from celeriac import states
 from celeriac.results.base import Record, StoreCapabilities
+from celeriac.results.growing import grown
 from celeriac.results.sql_core_tables import CoreTables
 from celeriac.results.sql_engine import Engine
 from celeriac.results.sql_rows import record_of, row_of
@@ -177,31 +178,62 @@ class CoreStore:
         query = select(parts.c.part).where(parts.c.group_id == group_id, parts.c.part >= 0)
         return set(self._run(lambda connection: list(connection.execute(query).scalars())))
 
+    def grow_group(self, group_id: str, task_id: str, expires_at: float | None, is_chord: bool) -> int:
+        """One more member of a kept group, once; returns its place."""
+
+        def work(connection: Connection) -> int:
+            group, chords = self.tables.group, self.tables.chords
+            connection.execute(_locked(select(group.c.id).where(group.c.taskset_id == group_id), group))
+            index, value = grown(self._group(connection, group_id), group_id, task_id, is_chord)
+            if value is not None:
+                self._put_group(connection, group_id, value)
+                if is_chord:  # one that has not ended counts as one less that has
+                    mine = chords.c.group_id == group_id
+                    ended = connection.execute(_locked(select(chords.c.ended).where(mine), chords)).scalar()
+                    if ended is None:
+                        connection.execute(insert(chords).values(group_id=group_id, ended=-1, touched_at=time.time()))
+                    else:
+                        connection.execute(update(chords).where(mine).values(ended=ended - 1, touched_at=time.time()))
+                elif index == 0:
+                    self._put_expiry(connection, group_id, expires_at)
+            return index
+
+        return self._run(work)
+
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""
-        saved_at = datetime.now(UTC).replace(tzinfo=None)
 
         def work(connection: Connection) -> None:
-            group, expiries = self.tables.group, self.tables.group_expiries
-            row = {"result": value, "date_done": saved_at}
-            if connection.execute(_locked(select(group.c.id).where(group.c.taskset_id == group_id), group)).first():
-                connection.execute(update(group).where(group.c.taskset_id == group_id).values(**row))
-            else:
-                connection.execute(insert(group).values(taskset_id=group_id, **row))
-            connection.execute(delete(expiries).where(expiries.c.group_id == group_id))
-            connection.execute(insert(expiries).values(group_id=group_id, expires_at=expires_at))
+            self._put_group(connection, group_id, value)
+            self._put_expiry(connection, group_id, expires_at)
 
         self._run(work)
 
+    def _put_group(self, connection: Connection, group_id: str, value: bytes) -> None:
+        group = self.tables.group
+        row = {"result": value, "date_done": datetime.now(UTC).replace(tzinfo=None)}
+        if connection.execute(_locked(select(group.c.id).where(group.c.taskset_id == group_id), group)).first():
+            connection.execute(update(group).where(group.c.taskset_id == group_id).values(**row))
+        else:
+            connection.execute(insert(group).values(taskset_id=group_id, **row))
+
+    def _put_expiry(self, connection: Connection, group_id: str, expires_at: float | None) -> None:
+        expiries = self.tables.group_expiries
+        connection.execute(delete(expiries).where(expiries.c.group_id == group_id))
+        connection.execute(insert(expiries).values(group_id=group_id, expires_at=expires_at))
+
     def get_group(self, group_id: str) -> bytes | None:
         """The group's result tuple, or None."""
+        return self._run(lambda connection: self._group(connection, group_id))
+
+    def _group(self, connection: Connection, group_id: str) -> bytes | None:
         group, expiries = self.tables.group, self.tables.group_expiries
         query = select(group.c.result).select_from(
             group.outerjoin(expiries, expiries.c.group_id == group.c.taskset_id)
         ).where(
             group.c.taskset_id == group_id, or_(expiries.c.expires_at.is_(None), expiries.c.expires_at > time.time())
         )  # fmt: skip
-        found = self._run(lambda connection: connection.execute(query).first())
+        found = connection.execute(query).first()
         return bytes(found[0]) if found is not None else None
 
     def forget_group(self, group_id: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from celeriac.results.base import Record, StoreCapabilities
+from celeriac.results.growing import grown
 from celeriac.results.sqlite_database import Database, Transaction, parse_url
 from celeriac.results.sqlite_record import SELECT, record_of, upsert
 from celeriac.results.sqlite_wakeup import RECHECK, Wakeup, register
@@ -47,6 +48,14 @@ _QUIET = """
 SELECT group_id FROM celeriac_chords AS chord WHERE touched_at <= ?
 AND EXISTS (SELECT 1 FROM celeriac_chord_parts WHERE group_id = chord.group_id AND part = -1) ORDER BY touched_at LIMIT ?
 """
+#: A part more is expected: one that has not ended counts as one less that has.
+_EXPECT_PART = """
+INSERT INTO celeriac_chords (group_id, ended, touched_at) VALUES (?, -1, ?)
+ON CONFLICT (group_id) DO UPDATE SET ended = ended - 1, touched_at = excluded.touched_at
+"""
+_GROUP = (
+    "SELECT result, expires_at FROM celery_tasksetmeta WHERE taskset_id = ? AND (expires_at IS NULL OR expires_at > ?)"
+)
 _SAVE_GROUP = """
 INSERT INTO celery_tasksetmeta (taskset_id, result, date_done, expires_at) VALUES (?, ?, ?, ?)
 ON CONFLICT (taskset_id) DO UPDATE SET result = excluded.result, date_done = excluded.date_done,
@@ -186,17 +195,28 @@ class SqliteStore:
         sql = "SELECT part FROM celeriac_chord_parts WHERE group_id = ? AND part >= 0"
         return {part for (part,) in self._database.read(sql, (group_id,))}
 
+    def grow_group(self, group_id: str, task_id: str, expires_at: float | None, is_chord: bool) -> int:
+        """One more member of a kept group, once; returns its place."""
+        with Transaction(self._database) as connection:
+            row = connection.execute(_GROUP, (group_id, self._clock.now())).fetchone()
+            index, value = grown(bytes(row[0]) if row else None, group_id, task_id, is_chord)
+            if value is not None:
+                self._put_group(connection, group_id, value, row[1] if row else expires_at)
+                if is_chord:
+                    connection.execute(_EXPECT_PART, (group_id, self._clock.now()))
+        return index
+
     def save_group(self, group_id: str, value: bytes, expires_at: float | None) -> None:
         """Keep a group's result tuple."""
         with Transaction(self._database) as connection:
-            connection.execute(_SAVE_GROUP, (group_id, value, _saved_at(), expires_at))
+            self._put_group(connection, group_id, value, expires_at)
+
+    def _put_group(self, connection: sqlite3.Connection, group_id: str, value: bytes, expires_at: float | None) -> None:
+        connection.execute(_SAVE_GROUP, (group_id, value, _saved_at(), expires_at))
 
     def get_group(self, group_id: str) -> bytes | None:
         """The group's result tuple, or None."""
-        rows = self._database.read(
-            "SELECT result FROM celery_tasksetmeta WHERE taskset_id = ? AND (expires_at IS NULL OR expires_at > ?)",
-            (group_id, self._clock.now()),
-        )
+        rows = self._database.read(_GROUP, (group_id, self._clock.now()))
         return bytes(rows[0][0]) if rows else None
 
     def forget_group(self, group_id: str) -> None:

@@ -24,6 +24,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from celeriac.progress import changes
@@ -297,6 +298,48 @@ class ResultStoreSuite:
         with ThreadPoolExecutor(4) as pool:
             assert sum(pool.map(join, range(size))) == 1
 
+    def test_a_chord_that_runs_gets_further_parts_each_once(
+        self, store: ResultStore, other: ResultStore, task_id: str
+    ) -> None:
+        grow, grow_again = getattr(store, "grow_group", None), getattr(other, "grow_group", None)
+        if grow is None or grow_again is None:
+            return  # it needn't be able to
+        header = msgspec.json.encode([[task_id, None], [[["a", None], None], [["b", None], None]]])
+        store.start_chord(task_id, 2, header, time.time() + 60)
+        assert not other.join_part(task_id, 0, 2, make_record(f"{task_id}-a"))
+        places = [
+            grow(task_id, "c", None, True),
+            grow_again(task_id, "d", None, True),
+            grow_again(task_id, "c", None, True),
+        ]
+        assert places[0] == places[2] != places[1]
+        assert not store.join_part(task_id, 1, 2, make_record(f"{task_id}-b"))
+        assert not store.join_part(task_id, places[0], 2, make_record("c"))
+        assert _members(other.get_group(task_id)) == ["a", "b", "c", "d"]
+        assert other.join_part(task_id, places[1], 2, make_record("d"))
+        store.forget_group(task_id)
+        assert other.get_group(task_id) is None
+
+    def test_members_are_added_to_a_group_whoever_adds_them(
+        self, store: ResultStore, other: ResultStore, task_id: str
+    ) -> None:
+        if not hasattr(store, "grow_group"):
+            return
+        names = [f"{task_id}-{number}" for number in range(20)]
+
+        def add(number: int) -> int:
+            place: int = getattr(store if number % 2 else other, "grow_group")(  # noqa: B009 -- no verb of every store
+                task_id, names[number % 20], time.time() + 60, False
+            )
+            return place
+
+        with ThreadPoolExecutor(4) as pool:
+            places = list(pool.map(add, range(40)))
+        assert places[:20] == places[20:]
+        assert len(set(places)) == 20
+        in_order = [name for _, name in sorted(zip(places[:20], names, strict=True))]
+        assert _members(store.get_group(task_id)) == in_order
+
     def test_a_chord_of_unknown_size_is_never_over(self, store: ResultStore, task_id: str) -> None:
         assert not store.join_part(task_id, 0, 0, make_record(task_id))
 
@@ -345,3 +388,7 @@ class ResultStoreSuite:
         assert record is not None
         store.close()
         store.close()
+
+
+def _members(value: bytes | None) -> list[str]:
+    return [] if value is None else [member[0][0] for member in msgspec.json.decode(value)[1]]

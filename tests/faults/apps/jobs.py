@@ -145,3 +145,21 @@ def batch_work(calls: list[Call[[str]]]) -> list[list[object]]:
     for call in calls:
         _tell("end", call.args[0])
     return [[call.args[0], len(calls)] for call in calls]
+
+
+@app.task(name="grow_and_die", bind=True)
+def grow_and_die(self: Task[..., Any], key: str, count: int) -> list[str]:
+    """Add parts to its chord, and die before the end the first time."""
+    _tell("start", key)
+    for number in range(count):
+        self.add_to_chord(app.signature("work", (f"{key}-{number}", 0)))
+    if self.request.deliveries == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [key, ""]
+
+
+@app.task(name="keys_of")
+def keys_of(values: list[list[str]]) -> list[str]:
+    """The body of a chord: the keys of what has run."""
+    _tell("start", "body")
+    return [key for key, _ in values]
