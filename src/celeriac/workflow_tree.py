@@ -88,10 +88,17 @@ def read_tree(app: Any, id: str) -> Node | None:
         _grow(app, root)
         return root
     way = _way_up(store, record)
-    root = Node(way[-1].id)
+    root = _header(app, way[-1]) or Node(way[-1].id)
     _grow(app, root)
     _attach(app, root, way)
     return root
+
+
+def _header(app: Any, record: Record) -> Node | None:
+    """The group, or chord's header, that the first task of a workflow belongs to, if it is kept."""
+    group = app.GroupResult.restore(record.group_id) if record.group_id else None
+    found = None if group is None else _branch(group)
+    return found if found is not None and any(node.id == record.id for node in found.tasks()) else None
 
 
 def _way_up(store: ResultStore, record: Record) -> list[Record]:
@@ -113,7 +120,10 @@ def _attach(app: Any, root: Node, way: list[Record]) -> None:
     for above, record in zip(reversed(way[1:]), reversed(way[:-1]), strict=True):
         if record.id not in known:
             node = Node(record.id)
-            known[above.id].children.append(node)
+            if root.is_group and above.group_id == root.id:  # the body: it comes after the whole header
+                root.after.append(node)
+            else:
+                known[above.id].children.append(node)
             _grow(app, node)
             known |= {each.id: each for each in node.tasks()}
 

@@ -6,28 +6,19 @@ Any task of it may be named; the tree starts at the first one. Values are not sh
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 import click
 
-from celeriac import states
 from celeriac.app import Celeriac
 from celeriac.cli.command_context import CommandContext, result_store
 from celeriac.cli.group import Group, option
-from celeriac.cli.problems import Failure, one_line
-from celeriac.errors import CeleriacError
+from celeriac.cli.problems import Failure
+from celeriac.cli.workflow_lines import error_of, lines, summary
 from celeriac.result_graph import DependencyGraph
-from celeriac.wire.results import decode_result
 from celeriac.workflow_tree import Node, read_tree
 
 __all__ = ["workflow"]
-
-#: Characters of an error that are shown.
-_ERROR = 100
-_COLOURS = {states.SUCCESS: "green", states.FAILURE: "red", states.REVOKED: "red", states.RETRY: "yellow"}
 
 
 @click.group(cls=Group)
@@ -37,7 +28,14 @@ def workflow() -> None:
 
 @workflow.command()
 @click.argument("task_id")
-@option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Members shown of a group.")
+@option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Members of a group beyond which those that are alike share a line.",
+)
 @option("--dot", is_flag=True, help="Print a graph in Graphviz's DOT language instead.")
 @option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 @click.pass_obj
@@ -50,7 +48,8 @@ def show(context: CommandContext, /, task_id: str, limit: int, dot: bool, as_jso
     if root is None:
         raise Failure(
             f"Nothing is stored under {task_id}. A task that has not ended has a record only with"
-            " task_track_started or task_track_enqueued; results expire after result_expires."
+            " task_track_started or task_track_enqueued: name one that has, such as the first of the workflow."
+            " Results expire after result_expires."
         )
     if dot:
         click.echo(_graph(root).dot(), nl=False)
@@ -58,72 +57,10 @@ def show(context: CommandContext, /, task_id: str, limit: int, dot: bool, as_jso
         click.echo(json.dumps(_data(app, root), indent=2))
     else:
         colour = context.colour
-        for line in _lines(app, root, task_id, limit):
+        for line in lines(app, root, task_id, limit):
             click.echo(line, color=colour)
-        click.echo(_summary(root))
+        click.echo(summary(root))
     return 0
-
-
-def _lines(app: Celeriac, root: Node, asked: str, limit: int) -> Iterator[str]:
-    """The tree, a task per line. Walks without recursion: chains may be longer than Python's stack."""
-    waiting: list[tuple[Node | str, str, str]] = [(root, "", "")]
-    while waiting:
-        node, before, below = waiting.pop()
-        if isinstance(node, str):
-            yield before + node
-            continue
-        mark = "  ◀" if node.id == asked and node is not root else ""
-        yield before + _about(app, node) + mark
-        shown: list[Node | str] = [*node.children[:limit]]
-        if len(node.children) > limit:
-            shown.append(f"… {len(node.children) - limit} more")
-        waiting.extend((each, below + "↓ ", below) for each in reversed(node.after))
-        # A chain goes straight down: only branches are indented.
-        if len(shown) == 1 and not node.is_group:
-            waiting.append((shown[0], below + "↓ ", below))
-            continue
-        ends = [(each, below + "├─ ", below + "│  ") for each in shown[:-1]]
-        ends += [(each, below + "└─ ", below + "   ") for each in shown[-1:]]
-        waiting.extend(reversed(ends))
-
-
-def _about(app: Celeriac, node: Node) -> str:
-    if node.is_group:
-        return f"group {node.id}  {_counted(node.members())}"
-    name = f"{node.record.name} " if node.record is not None and node.record.name else ""
-    parts = [name + node.id, click.style(node.state, fg=_COLOURS.get(node.state)), _moment(node.ended_at)]
-    parts.append(_error(app, node))
-    return "  ".join(part for part in parts if part)
-
-
-def _moment(ended_at: datetime | None) -> str:
-    return "" if ended_at is None else ended_at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-
-
-def _error(app: Celeriac, node: Node) -> str:
-    record = node.record
-    if record is None or record.state not in states.EXCEPTION_STATES:
-        return ""
-    try:
-        error: Any = decode_result(record, app.result_accept)
-    except CeleriacError as exc:
-        return f"(its error can't be read: {one_line(exc)})"
-    text = one_line(f"{type(error).__name__}: {error}")
-    return text if len(text) <= _ERROR else text[: _ERROR - 1] + "…"
-
-
-def _counted(states_of: Counter[str]) -> str:
-    total = states_of.total()
-    listed = ", ".join(f"{number} {state}" for state, number in states_of.most_common())
-    return f"{total} task{'' if total == 1 else 's'}: {listed}" if total else "no tasks"
-
-
-def _summary(root: Node) -> str:
-    ends = [node.ended_at for node in root.tasks() if node.ended_at is not None]
-    text = _counted(root.count())
-    if len(ends) > 1:
-        text += f"; {(max(ends) - min(ends)).total_seconds():.3f} s from the first end to the last"
-    return text
 
 
 def _data(app: Celeriac, root: Node) -> dict[str, Any]:
@@ -138,7 +75,7 @@ def _data(app: Celeriac, root: Node) -> dict[str, Any]:
         else:
             record = node.record
             about |= {"state": node.state, "date_done": None if record is None else record.date_done}
-            about |= {"name": None if record is None else record.name, "error": _error(app, node) or None}
+            about |= {"name": None if record is None else record.name, "error": error_of(app, node) or None}
         nodes.append(about)
     return {"root": root.id, "states": dict(root.count()), "tasks": nodes}
 
