@@ -13,6 +13,7 @@ from typing import Any
 from celeriac.codec import dumps, loads
 from celeriac.current import get_current_app
 from celeriac.loading import import_object
+from celeriac.result_base import aside
 from celeriac.result_set import ResultSet
 from celeriac.results.base import added_id
 
@@ -63,11 +64,6 @@ class GroupResult(ResultSet):
         self.results.extend(new)
         return new
 
-    async def arefresh(self, backend: Any = None) -> list[Any]:
-        """`refresh` for coroutines."""
-        found: list[Any] = await import_object("celeriac.batching:run_aside", "arefresh")(self.refresh, backend)
-        return found
-
     @classmethod
     def _added(cls, group_id: str, backend: Any, app: Any) -> list[Any]:
         """The members that the store knows of a chord's header, and those that were added to a group."""
@@ -101,6 +97,27 @@ class GroupResult(ResultSet):
         if isinstance(kept, dict):  # a key/value store of Celery's keeps it so
             kept = kept["result"]
         found: GroupResult = import_object("celeriac.result:result_from_tuple", "restore")(kept, app)
+        return found
+
+    # for coroutines
+
+    async def asave(self, backend: Any = None) -> None:
+        """`save` for coroutines."""
+        await aside(self.save, backend)
+
+    async def arefresh(self, backend: Any = None) -> list[Any]:
+        """`refresh` for coroutines."""
+        found: list[Any] = await aside(self.refresh, backend)
+        return found
+
+    async def adelete(self, backend: Any = None) -> None:
+        """`delete` for coroutines."""
+        await aside(self.delete, backend)
+
+    @classmethod
+    async def arestore(cls, id: str, backend: Any = None, app: Any = None) -> GroupResult | None:
+        """`restore` for coroutines."""
+        found: GroupResult | None = await aside(cls.restore, id, backend, app)
         return found
 
     def _own_id(self) -> str:

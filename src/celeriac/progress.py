@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 
 from celeriac import states
+from celeriac.result_steps import shorter
 from celeriac.results.base import Record, ResultStore
 from celeriac.timing import Deadline
 
-__all__ = ["Progress", "changes", "progress_of"]
+__all__ = ["Progress", "changes", "changes_and_pauses", "progress_of"]
 
 #: First and longest pause between two looks, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
@@ -89,11 +90,21 @@ def _is_number(value: Any) -> bool:
 
 def changes(store: ResultStore, task_id: str, timeout: float | None) -> Iterator[Record]:
     """The records of a task, each time it has changed, up to the final one; ends after `timeout` seconds."""
+    return (record for record in changes_and_pauses(store, task_id, timeout, None) if record is not None)
+
+
+def changes_and_pauses(
+    store: ResultStore, task_id: str, timeout: float | None, interval: float | None
+) -> Iterator[Record | None]:
+    """The same, with None after every `interval` seconds in which nothing has changed."""
     deadline, known = Deadline(timeout), None
     while True:
-        record = _next_change(store, task_id, known, deadline)
+        record = _next_change(store, task_id, known, Deadline(shorter(deadline.left(), interval)))
         if record is None:
-            return
+            if interval is None or deadline.passed():
+                return
+            yield None
+            continue
         yield record
         if record.is_ready:
             return

@@ -7,7 +7,7 @@ changes where it can be; how it goes is in `result_steps`, what is stored in `re
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 from typing import Any, Generic, TypeVar, cast
 
 from celeriac import states
@@ -16,12 +16,13 @@ from celeriac.group_result import GroupResult
 from celeriac.hooks import weak_reference
 from celeriac.loading import import_object
 from celeriac.log import get_logger
-from celeriac.progress import Progress, changes, progress_of
+from celeriac.progress import Progress, changes, changes_and_pauses, progress_of
 from celeriac.result_ancestors import Ancestors
 from celeriac.result_base import (
     RemoteTraceback,
     ResultBase,
     allow_join_result,
+    aside,
     assert_will_not_block,
     meta_of,
     raise_error,
@@ -86,7 +87,8 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
         on_message: Callable[[dict[str, Any]], Any] | None = None,
         on_interval: Callable[[], Any] | None = None,
         disable_sync_subtasks: bool = True,
-        **_compatible: Any,
+        EXCEPTION_STATES: Container[str] = states.EXCEPTION_STATES,  # noqa: N803 -- Celery's documented name
+        PROPAGATE_STATES: Container[str] = states.PROPAGATE_STATES,  # noqa: N803
     ) -> R:
         """Wait for the task to end, and return its value.
 
@@ -99,6 +101,8 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
             on_message: Called with the task's meta each time that its state changes.
             on_interval: Called while it waits.
             disable_sync_subtasks: Refuse to wait inside a task.
+            EXCEPTION_STATES: Accepted; what a result is stands in the store.
+            PROPAGATE_STATES: The states whose exception is raised.
 
         Raises:
             TimeoutError: The result did not come in time; the task goes on.
@@ -111,10 +115,10 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
             return cast(R, None)
         deadline = Deadline(timeout)
         if on_message is not None:
-            for record in changes(self.backend, self.id, timeout):
-                on_message(meta_of(record, self.app.result_accept))
+            for record in self._changes(timeout, interval, on_interval):
+                self._tell(record, on_message, on_interval)
         steps = self._get_steps(deadline, timeout, propagate and follow_parents, interval, on_interval)
-        return self._unpack(run(steps, self.backend), propagate, callback)
+        return self._unpack(run(steps, self.backend), propagate, callback, PROPAGATE_STATES)
 
     wait = get
 
@@ -127,6 +131,7 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
         interval: float = 0.5,
         follow_parents: bool = True,
         callback: Callable[[str, Any], Any] | None = None,
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
         on_interval: Callable[[], Any] | None = None,
     ) -> R:
         """`get` for coroutines."""
@@ -134,8 +139,22 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
             assert_will_not_block()
         if self.ignored:
             return cast(R, None)
-        steps = self._get_steps(Deadline(timeout), timeout, propagate and follow_parents, interval, on_interval)
+        deadline = Deadline(timeout)
+        if on_message is not None:
+            found, over = self._changes(timeout, interval, on_interval), object()
+            while (record := await aside(next, found, over)) is not over:
+                self._tell(record, on_message, on_interval)
+        steps = self._get_steps(deadline, timeout, propagate and follow_parents, interval, on_interval)
         return self._unpack(await arun(steps, self._waiter()), propagate, callback)
+
+    def _changes(self, timeout: float | None, interval: float, on_interval: Any) -> Iterator[Record | None]:
+        return changes_and_pauses(self.backend, self.id, timeout, None if on_interval is None else interval)
+
+    def _tell(self, record: Record | None, on_message: Callable[[dict[str, Any]], Any], on_interval: Any) -> None:
+        if record is None:
+            on_interval()
+        else:
+            on_message(meta_of(record, self.app.result_accept))
 
     def _get_steps(
         self,
@@ -168,9 +187,15 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
                 on_interval()
         return self._done
 
-    def _unpack(self, record: Record, propagate: bool, callback: Callable[[str, Any], Any] | None) -> R:
+    def _unpack(
+        self,
+        record: Record,
+        propagate: bool,
+        callback: Callable[[str, Any], Any] | None,
+        raised: Container[str] = states.PROPAGATE_STATES,
+    ) -> R:
         value = self._decode(record)
-        if propagate and record.state in states.PROPAGATE_STATES:
+        if propagate and record.state in raised:
             raise_error(value, record.traceback, self.app.conf.task_remote_tracebacks)
         if callback is not None:
             callback(self.id, value)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -16,7 +16,15 @@ from celeriac.loading import import_object
 from celeriac.results.base import Record
 from celeriac.wire.results import decode_result
 
-__all__ = ["RemoteTraceback", "ResultBase", "allow_join_result", "assert_will_not_block", "meta_of", "raise_error"]
+__all__ = [
+    "RemoteTraceback",
+    "ResultBase",
+    "allow_join_result",
+    "aside",
+    "assert_will_not_block",
+    "meta_of",
+    "raise_error",
+]
 
 _join_allowed: ContextVar[bool] = ContextVar("celeriac_join_allowed", default=False)
 
@@ -26,6 +34,23 @@ class ResultBase:
 
     id: str | None = None
     parent: ResultBase | None = None
+
+    async def aready(self: Any) -> bool:
+        """`ready` for coroutines."""
+        return bool(await aside(self.ready))
+
+    async def aforget(self: Any, **options: Any) -> None:
+        """`forget` for coroutines."""
+        await aside(self.forget, **options)
+
+    async def arevoke(self: Any, **options: Any) -> None:
+        """`revoke` for coroutines."""
+        await aside(self.revoke, **options)
+
+
+async def aside(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a function that asks the store or the broker without blocking the loop."""
+    return await import_object("celeriac.batching:run_aside", "coroutines")(function, *args, **options)
 
 
 class RemoteTraceback(Exception):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import IncompleteStream
 from celeriac.loading import import_object
+from celeriac.result_base import aside
 
 if TYPE_CHECKING:
     from celeriac.result import AsyncResult
@@ -37,6 +38,12 @@ class ResultTree:
             yield parent, node
             queue.extend(_below(node, intermediate))
 
+    async def aiterdeps(self: Any, intermediate: bool = False) -> AsyncIterator[tuple[Any, Any]]:
+        """`iterdeps` for coroutines."""
+        pairs = self.iterdeps(intermediate)
+        while (pair := await aside(next, pairs, None)) is not None:
+            yield pair
+
     def collect(self: Any, intermediate: bool = False, **options: Any) -> Iterator[tuple[Any, Any]]:
         """Pairs of a result and its value; waits for each. `options` are those of `get`."""
         for _, node in self.iterdeps(intermediate=intermediate):
@@ -44,18 +51,24 @@ class ResultTree:
 
     async def acollect(self: Any, intermediate: bool = False, **options: Any) -> AsyncIterator[tuple[Any, Any]]:
         """`collect` for coroutines."""
-        run_aside = import_object("celeriac.batching:run_aside", "acollect")
         queue: deque[Any] = deque([self])
         while queue:
             node = queue.popleft()
             yield node, await node.aget(**options)
-            queue.extend(child for _, child in await run_aside(_below, node, intermediate))
+            queue.extend(child for _, child in await aside(_below, node, intermediate))
 
     def get_leaf(self: Any) -> Any:
         """The value of the last result in the tree."""
         value = None
         for _, node in self.iterdeps():
             value = node.get()
+        return value
+
+    async def aget_leaf(self: Any) -> Any:
+        """`get_leaf` for coroutines."""
+        value = None
+        async for _, node in self.aiterdeps():
+            value = await node.aget()
         return value
 
     @property
@@ -75,6 +88,11 @@ class ResultTree:
             graph.add_arc(node)
             if parent is not None:
                 graph.add_edge(parent, node)
+        return graph
+
+    async def abuild_graph(self: Any, **options: Any) -> DependencyGraph:
+        """`build_graph` for coroutines."""
+        graph: DependencyGraph = await aside(self.build_graph, **options)
         return graph
 
 
