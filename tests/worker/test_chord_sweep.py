@@ -72,6 +72,21 @@ def test_a_part_that_ended_uncounted_is_counted(app: Celeriac) -> None:
     assert app.ran == [[2, 4, 6]]  # type: ignore[attr-defined]
 
 
+def test_parts_that_were_added_are_counted_beside_those_it_was_sent_with(app: Celeriac) -> None:
+    result = three(app)
+    lose(app, take(app))
+    group_id = result.parent.id
+    for number in range(2):
+        app.backend.grow_group(group_id, f"{group_id}-{number}", None, True)  # type: ignore[union-attr]
+    for value, task_id in enumerate([*(part.id for part in result.parent.results), f"{group_id}-0"]):
+        store_value(app, task_id, value)
+    with start_worker(app, pool="solo"):
+        eventually(lambda: app.backend.ended_parts(group_id) == {0, 1, 2, 3}, 20)  # type: ignore[union-attr]
+        assert app.ran == []  # type: ignore[attr-defined]
+        store_value(app, f"{group_id}-1", 4)
+        assert result.get(timeout=20) == [0, 1, 2, 3, 4]
+
+
 def test_a_lost_last_step_is_made_up_for(app: Celeriac) -> None:
     """All parts are counted, and whoever was to send the body is gone."""
     result = three(app)

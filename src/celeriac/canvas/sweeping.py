@@ -44,9 +44,10 @@ def after_sweep(app: Celeriac, context: Context) -> tuple[Sequel, bool]:
     counted = store.ended_parts(group_id)
     if given is not None and counted is not None:
         ids = list(flat(given))
-        _count(app, context, sequel, ids, counted)
+        size = body.get("chord_size") or len(ids)  # as it was sent: what was added since, the store knows
+        _count(app, context, sequel, ids, counted, size)
         if not sequel.parts and len(counted) >= len(ids) > 0:
-            sequel.parts.append(Part(group_id, 0, len(ids), ids[0]))
+            sequel.parts.append(Part(group_id, 0, size, ids[0]))
     deadline = (context.kwargs or {}).get("deadline")
     if sequel.parts or deadline is None or deadline > time.time():
         return sequel, False
@@ -56,7 +57,7 @@ def after_sweep(app: Celeriac, context: Context) -> tuple[Sequel, bool]:
     return sequel, True
 
 
-def _count(app: Celeriac, context: Context, sequel: Sequel, ids: list[str], counted: set[int]) -> None:
+def _count(app: Celeriac, context: Context, sequel: Sequel, ids: list[str], counted: set[int], size: int) -> None:
     """Note the parts that have ended uncounted, and end those that can't end by themselves any more."""
     missing = [index for index in range(len(ids)) if index not in counted]
     spines: dict[str, list[str]] = (context.kwargs or {}).get("steps") or {}
@@ -72,7 +73,7 @@ def _count(app: Celeriac, context: Context, sequel: Sequel, ids: list[str], coun
                 continue
             sequel.records.append(_ended(app, context, ids[index], bad))
         logger.warning("part %d of chord %s has ended uncounted: it is counted now", index, context.group)
-        sequel.parts.append(Part(str(context.group), index, len(ids), ids[index]))
+        sequel.parts.append(Part(str(context.group), index, size, ids[index]))
 
 
 def _ended(app: Celeriac, context: Context, task_id: str, bad: Record) -> Record:
