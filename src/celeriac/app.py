@@ -141,6 +141,10 @@ class Celeriac(AppConnections, AppParts):
     def on_init(self) -> None:
         """Override: called after construction."""
 
+    def prepare_config(self, c: Settings) -> Settings:
+        """Override: given the settings when they were read; returns those that count."""
+        return c
+
     # current app
 
     def set_current(self) -> None:
@@ -162,6 +166,7 @@ class Celeriac(AppConnections, AppParts):
             if source is None:
                 source = os.environ.get("CELERIAC_CONFIG_MODULE") or os.environ.get("CELERY_CONFIG_MODULE")
             settings = load(source, namespace=namespace, changes=self._changes, environ=os.environ, silent=silent)
+            settings = self.prepare_config(settings)
             for defaults in filter(None, (self.default_settings, *self._defaults)):
                 settings.add_defaults(defaults)
             self._settings_changed()
@@ -251,6 +256,10 @@ class Celeriac(AppConnections, AppParts):
         if isinstance(base, str):
             base = import_object(base, "task_cls")
         return cast("type[BaseTask[..., Any]]", base)
+
+    def create_task_cls(self) -> type[BaseTask[..., Any]]:
+        """The base class of this app's tasks."""
+        return self.Task
 
     @overload
     def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...

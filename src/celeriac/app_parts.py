@@ -1,16 +1,24 @@
-"""What an app makes when somebody asks for it: remote control, logging, the loader. A base of `app.Celeriac`.
+"""What an app has beside settings, tasks and connections: remote control, logging, the loader, small questions about it.
 
-Each is imported then and not before: programs that only send tasks need none of them.
+A base of `app.Celeriac`. What is made is imported when somebody asks for it and not before: programs that only send tasks need
+none of it.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, tzinfo
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from celeriac.config import from_cmdline
 from celeriac.loading import import_object
 
 if TYPE_CHECKING:
+    from celeriac.config import Settings
     from celeriac.control import Control
     from celeriac.loader import Loader
     from celeriac.log_names import Logging
@@ -19,7 +27,22 @@ __all__ = ["AppParts"]
 
 
 class AppParts:
-    """What an app makes when it is first used."""
+    """What an app makes when it is first used, and what can be asked of it."""
+
+    #: Which system this is.
+    SYSTEM = {"darwin": "Darwin", "win32": "Windows"}.get(sys.platform, sys.platform.capitalize())
+    IS_macOS = sys.platform == "darwin"  # noqa: N815 -- Celery's documented name
+    IS_WINDOWS = sys.platform == "win32"
+
+    if TYPE_CHECKING:
+
+        @cached_property
+        def conf(self) -> Settings:
+            """The settings."""
+
+        @cached_property
+        def timezone(self) -> tzinfo:
+            """Time zone of naive times."""
 
     @cached_property
     def control(self) -> Control:
@@ -48,3 +71,54 @@ class AppParts:
         import_object("celeriac.security:setup_security", "setup_security() (pip install celeriac[auth])")(
             *args, app=self, **kwargs
         )
+
+    def config_from_cmdline(self, argv: Sequence[str], namespace: str = "celery") -> None:
+        """Change settings by arguments such as `worker.prefetch_multiplier=10` or `task_acks_late=true`.
+
+        Raises:
+            ImproperlyConfigured: One is no setting, or its value is not allowed.
+        """
+        self.conf.update(from_cmdline(argv))
+
+    def uses_utc_timezone(self) -> bool:
+        """Whether naive times are in UTC."""
+        return self.timezone is UTC or str(self.timezone).upper() == "UTC"
+
+    def type_checker(self, fun: Callable[..., Any], bound: bool = False) -> Callable[..., None]:
+        """A function that takes the arguments of `fun`, and raises TypeError for others."""
+        check: Callable[..., None] = import_object("celeriac.arguments:argument_checker", "typing")(fun, bound=bound)
+        return check
+
+    def subclass_with_self(
+        self, Class: Any, name: str | None = None, attribute: str = "app", reverse: str | None = None,  # noqa: N803
+        keep_reduce: bool = False, **kw: Any,
+    ) -> Any:  # fmt: skip
+        """A subclass that has this app as an attribute.
+
+        Args:
+            Class: A class, or its path.
+            name: Its name; by default the same.
+            attribute: Which attribute that is.
+            reverse: An attribute of the app that holds the subclass: pickled instances find their class there.
+            keep_reduce: Instances are pickled as those of `Class` are.
+            kw: Further attributes.
+        """
+        base = import_object(Class, "subclass_with_self") if isinstance(Class, str) else Class
+        body = {attribute: self, "__module__": base.__module__, "__doc__": base.__doc__, **kw}
+        if not keep_reduce:
+            found = reverse or base.__name__
+            body["__reduce__"] = lambda instance: (_again, (self, found), vars(instance))
+        return type(name or base.__name__, (base,), body)
+
+    @property
+    def thread_oid(self) -> str:
+        """Id of this thread in this app and process."""
+        local = vars(self).setdefault("_thread_local", threading.local())
+        if not hasattr(local, "oid"):
+            local.oid = str(uuid.uuid4())
+        return str(local.oid)
+
+
+def _again(app: Any, attribute: str) -> Any:
+    cls = getattr(app, attribute)
+    return cls.__new__(cls)

@@ -32,3 +32,15 @@ class TaskRegistry(dict[str, Any]):
         if key not in self:
             raise NotRegistered(key)
         del self[key]
+
+    def regular(self) -> dict[str, Any]:
+        """The tasks that are not periodic ones of Celery 3."""
+        return self.filter_types("regular")
+
+    def periodic(self) -> dict[str, Any]:
+        """The periodic tasks of Celery 3: those whose attribute `type` says so."""
+        return self.filter_types("periodic")
+
+    def filter_types(self, type: str) -> dict[str, Any]:
+        """The tasks whose attribute `type` is this; without one a task is "regular"."""
+        return {name: task for name, task in self.items() if getattr(task, "type", "regular") == type}
