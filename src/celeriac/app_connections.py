@@ -10,6 +10,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from celeriac.transport.open import open_transport
 from celeriac.wire.messages import CallForm
 
 if TYPE_CHECKING:
+    from celeriac.broker_connection import Connection, Pool, Producer
     from celeriac.config import Settings
     from celeriac.coordination.base import Coordination
 
@@ -112,6 +114,57 @@ class AppConnections:
                     self._url(url), self.conf.result_backend_transport_options, self.conf
                 )
             return found
+
+    # under Celery's names, for programs that look after connections themselves
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Connection:
+        """A connection to the broker that tasks are sent to, or to another; see `broker_connection.Connection`."""
+        return self._connection(url or options.pop("hostname", None) or self.conf.broker_write_url, options)
+
+    connection = broker_connection = connection_for_write
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
+        """A connection to the broker that workers fetch from."""
+        return self._connection(url or self.conf.broker_read_url, options)
+
+    def _connection(self, url: Any, options: dict[str, Any]) -> Connection:
+        make = import_object("celeriac.broker_connection:Connection", "app.connection")
+        known = {"transport_options": self.conf.broker_transport_options, "settings": self.conf}
+        made: Connection = make(self._url(url), **known | options)
+        return made
+
+    @cached_property
+    def pool(self) -> Pool[Connection]:
+        """Gives connections that share this app's: `with app.pool.acquire() as connection`."""
+        make = import_object("celeriac.broker_connection:Pool", "app.pool")
+        made: Pool[Connection] = make(
+            lambda: self._connection(self.conf.broker_write_url, {"driver": self.transport}),
+            self.conf.broker_pool_limit,
+        )
+        return made
+
+    @cached_property
+    def producer_pool(self) -> Pool[Producer]:
+        """Gives producers that share this app's connections: `with app.producer_pool.acquire() as producer`."""
+        make = import_object("celeriac.broker_connection:Pool", "app.producer_pool")
+        made: Pool[Producer] = make(lambda: self.pool.acquire().Producer(), self.conf.broker_pool_limit)
+        return made
+
+    def connection_or_acquire(
+        self, connection: Any = None, pool: bool = True, *_: Any, **__: Any
+    ) -> AbstractContextManager[Any]:
+        """For a `with` block: this connection, or one of the pool, or with `pool=False` one of its own."""
+        if connection is not None:
+            return nullcontext(connection)
+        return self.pool.acquire() if pool else self.connection_for_write()
+
+    default_connection = connection_or_acquire
+
+    def producer_or_acquire(self, producer: Any = None) -> AbstractContextManager[Any]:
+        """For a `with` block: this producer, or one of the pool."""
+        return nullcontext(producer) if producer is not None else self.producer_pool.acquire()
+
+    default_producer = producer_or_acquire
 
     @property
     def reader(self) -> Any:

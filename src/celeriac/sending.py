@@ -309,12 +309,15 @@ def _hand_over(app: Celeriac, messages: Sequence[Message]) -> None:
 
 
 def _publish_in(app: Celeriac, messages: Sequence[Message], connection: Any) -> None:
-    """Send inside the user's own transaction. Never tried again: what went wrong there is the transaction's business.
+    """Send inside the user's own transaction, or over a `Connection`. Never tried again: what went wrong is his business.
 
     Raises:
         ImproperlyConfigured: The broker is no database, or the connection is none of it.
     """
     transport = app.transport
+    if isinstance(connection, import_object("celeriac.broker_connection:Connection", "connection")):
+        connection.driver.publish(messages)  # one to a broker, as kombu has them
+        return
     if not transport.capabilities.transactional:
         raise ImproperlyConfigured(
             f"connection= sends a task inside a transaction of the broker's database, and {transport.url} is none: use a"

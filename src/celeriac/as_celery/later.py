@@ -80,9 +80,9 @@ WAITING: dict[str, dict[str, str]] = {
     "documentation of tasks by Sphinx": {
         "celery.contrib.sphinx": "TaskDocumenter TaskDirective autodoc_skip_member_handler setup"
     },
-    "connections of one's own to the broker": {
+    "consumers of one's own": {
         "celery.app.amqp": "AMQP Queues task_message",
-        "kombu": "Connection Consumer Producer",
+        "kombu": "Consumer",
         "kombu.asynchronous": "Hub",
         "kombu.common": "QoS",
         "kombu.pidbox": "Mailbox",

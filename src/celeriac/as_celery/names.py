@@ -180,7 +180,11 @@ NAMES: dict[str, dict[str, str]] = {
     ),
     "celery.worker": {},
     "celery.worker.control": same("celeriac.commands", "Panel control_command inspect_command"),
-    "kombu": same("celeriac.routing", "Exchange Queue"),
+    "kombu": rows(
+        same("celeriac.broker_connection", "Connection Producer"), same("celeriac.routing", "Exchange Queue")
+    ),
+    "kombu.connection": same("celeriac.broker_connection", "Connection"),
+    "kombu.messaging": same("celeriac.broker_connection", "Producer"),
     "kombu.compression": same("celeriac.compression", "compress decompress register"),
     "kombu.exceptions": rows(
         same(
