@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from celeriac.arguments import signature_of
 
-__all__ = ["dump_models", "wrap"]
+__all__ = ["dump_models", "pydantic_wrapper", "wrap"]
 
 
 def wrap(app: Any, fun: Callable[..., Any], name: str, bind: bool, options: dict[str, Any]) -> Callable[..., Any]:
@@ -61,6 +61,19 @@ def wrap(app: Any, fun: Callable[..., Any], name: str, bind: bool, options: dict
         return dumped(fun(*bound.args, **bound.kwargs))
 
     return run
+
+
+def pydantic_wrapper(
+    app: Any,
+    task_fun: Callable[..., Any],
+    task_name: str,
+    strict: bool = True,
+    context: dict[str, Any] | None = None,
+    dump_kwargs: dict[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """`wrap`, as Celery documents it."""
+    options = {"pydantic_strict": strict, "pydantic_context": context, "pydantic_dump_kwargs": dump_kwargs}
+    return wrap(app, task_fun, task_name, False, options)
 
 
 def dump_models(args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:

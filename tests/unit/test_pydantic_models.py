@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError, ValidationInfo, field_validator
 
 from celeriac import Celeriac
+from celeriac.modeling import pydantic_wrapper
 from tests.support.apps import memory_app, run_all, sent
 
 
@@ -167,3 +168,15 @@ def test_a_returned_value_that_is_no_model_stays_as_it_is(app: Celeriac) -> None
         return {"total": 1}  # type: ignore[return-value]
 
     assert sell.apply(({"item": "leek"},)).get() == {"total": 1}
+
+
+def test_a_function_is_wrapped_without_making_a_task_of_it(app: Celeriac) -> None:
+    sell = pydantic_wrapper(app, lambda order, times=1: order, "sell")
+    assert sell({"item": "leek"}) == {"item": "leek"}  # nothing is annotated
+
+    def double(order: Later) -> Later:
+        return Later(number=order.number * 2)
+
+    assert pydantic_wrapper(app, double, "double", strict=False)({"number": "4"}) == {"number": 8}
+    with pytest.raises(ValidationError):
+        pydantic_wrapper(app, double, "double")({"number": "4"})

@@ -86,14 +86,13 @@ WAITING: dict[str, dict[str, str]] = {
         "kombu.asynchronous": "Hub",
         "kombu.common": "QoS",
         "kombu.pidbox": "Mailbox",
-        "kombu.utils.limits": "TokenBucket",
     },
     "the rest of Celery's helpers for tests": {
         "celery.contrib.testing.manager": "Manager ManagerMixin Sentinel",
     },
     "objects that celeriac has no counterpart of": {
         "celery.app": "AppPickler",
-        "celery.app.base": "PendingConfiguration pydantic_wrapper",
+        "celery.app.base": "PendingConfiguration",
         "celery.utils.graph": "DOT",
     },
 }

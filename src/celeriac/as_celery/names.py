@@ -73,7 +73,7 @@ NAMES: dict[str, dict[str, str]] = {
     ),
     "celery.app.autoretry": same("celeriac.retrying", "add_autoretry_behaviour"),
     "celery.app.backends": same("celeriac.results.names", "by_name by_url"),
-    "celery.app.base": same("celeriac.as_celery.app", "Celery"),
+    "celery.app.base": rows(same("celeriac.as_celery.app", "Celery"), same("celeriac.modeling", "pydantic_wrapper")),
     "celery.app.builtins": same(
         "celeriac.canvas.builtins",
         "add_accumulate_task add_backend_cleanup_task add_chain_task add_chord_task add_chunk_task add_group_task",
@@ -197,5 +197,6 @@ NAMES: dict[str, dict[str, str]] = {
         "disable_insecure_serializers dumps enable_insecure_serializers loads register registry unregister",
     ),
     "kombu.utils": {},
+    "kombu.utils.limits": same("celeriac.token_bucket", "TokenBucket"),
     "kombu.utils.url": same("celeriac.config_mask", "safequote"),
 }
