@@ -1,4 +1,4 @@
-"""The names of modules that Celery documents as internal, as far as programs are known to use them."""
+"""The names of modules that Celery documents as internal, and of kombu's that nobody documents, as far as programs use them."""
 
 from __future__ import annotations
 
@@ -30,4 +30,12 @@ INNER_NAMES: dict[str, dict[str, str]] = {
         "UnpickleableExceptionWrapper create_exception_cls find_pickleable_exception get_pickleable_etype",
         "get_pickleable_exception get_pickled_exception strtobool subclass_exception",
     ),
+    "kombu.connection": same("celeriac.broker_connection", "Connection"),
+    "kombu.entity": same("celeriac.routing", "Exchange Queue"),
+    "kombu.messaging": same("celeriac.broker_connection", "Producer"),
+    "kombu.utils.json": same(
+        "celeriac.codec", dumps="json_dumps", loads="json_loads", register_type="register_json_type"
+    ),
+    "kombu.utils.objects": same("functools", "cached_property"),
+    "kombu.utils.uuid": same("celeriac.sending", uuid="new_id"),
 }

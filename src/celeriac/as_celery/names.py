@@ -183,8 +183,6 @@ NAMES: dict[str, dict[str, str]] = {
     "kombu": rows(
         same("celeriac.broker_connection", "Connection Producer"), same("celeriac.routing", "Exchange Queue")
     ),
-    "kombu.connection": same("celeriac.broker_connection", "Connection"),
-    "kombu.messaging": same("celeriac.broker_connection", "Producer"),
     "kombu.compression": same("celeriac.compression", "compress decompress register"),
     "kombu.exceptions": rows(
         same(
