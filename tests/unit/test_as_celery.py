@@ -348,3 +348,13 @@ def test_an_app_is_found_after_what_is_to_come_before_it_was_called(
 )
 def test_global_options_may_stand_after_the_command(given: str, means: str) -> None:
     assert hoisted(given.split()) == means.split()
+
+
+def test_a_program_that_asks_for_a_patch_is_left_as_it_is(hook: None) -> None:
+    import socket
+
+    from celery import maybe_patch_concurrency
+
+    before = socket.socket
+    maybe_patch_concurrency(["worker", "-P", "gevent"])
+    assert socket.socket is before

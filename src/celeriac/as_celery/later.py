@@ -46,7 +46,6 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.worker.strategy": "default",
         "celery.worker.worker": "WorkController",
     },
-    "the gevent and eventlet pools": {"celery": "maybe_patch_concurrency"},
     "several workers by one command": {"celery.apps.multi": "Cluster Node", "celery.bin.multi": "MultiTool"},
     "the rest of the command line": {
         "celery.bin.amqp": "amqp",

@@ -56,7 +56,7 @@ NAMES: dict[str, dict[str, str]] = {
     "celery": rows(
         _CANVAS,
         same("celeriac.as_celery.app", "Celery"),
-        same("celeriac.as_celery.stand_ins", "current_app current_task"),
+        same("celeriac.as_celery.stand_ins", "current_app current_task maybe_patch_concurrency"),
         same("celeriac.as_celery.version", "SERIES VERSION VERSION_BANNER __version__ version_info"),
         same("celeriac", "bugreport"),
         same("celeriac.shared", "shared_task"),

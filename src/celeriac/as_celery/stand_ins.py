@@ -1,4 +1,4 @@
-"""`current_app` and `current_task` as Celery has them: objects that stand for whichever is the current one now."""
+"""`current_app` and `current_task` as Celery has them: objects that stand for whichever is the current one now; and the like."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from celeriac.local import Proxy
 
 __all__ = [
     "connect_on_app_finalize", "current_app", "current_task", "default_app", "get_current_task", "get_current_worker_task",
+    "maybe_patch_concurrency",
 ]  # fmt: skip
 
 
@@ -28,6 +29,13 @@ def connect_on_app_finalize(callback: Callable[[Any], Any]) -> Callable[[Any], A
     """Call this with each app that is finalized from now on."""
     current.on_app_finalize.append(callback)
     return callback
+
+
+def maybe_patch_concurrency(*args: Any, **kwargs: Any) -> None:
+    """Nothing: a worker has the runners of its pools gevent and eventlet patched before they import anything.
+
+    To patch the process that starts the worker, as Celery does here, would stop its supervisor, which runs on asyncio.
+    """
 
 
 current_app = Proxy(current.get_current_app)
