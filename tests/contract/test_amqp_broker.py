@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from celeriac.errors import EncodeError, ImproperlyConfigured, MessageTooLarge, OperationalError
-from celeriac.message import Action, Delivery, Settlement
+from celeriac.message import Action, ControlMessage, Delivery, Settlement
 from celeriac.routing import Exchange, Queue
 from celeriac.testing.transport_case import LONG, PATIENCE, make_message
 from celeriac.transport.amqp import AmqpTransport
 from celeriac.transport.amqp_channel import Letter
+from celeriac.transport.base import Box
 from tests.support.certificates import make_certificates
 from tests.support.files import eventually
 from tests.support.rabbitmq_server import RabbitMQServer
@@ -299,11 +300,21 @@ def test_dead_letters_are_found_without_knowing_the_queue(
     assert not {queue, f"{queue}.dead"} & names
 
 
+#: The properties of a body of three bytes: an id that is no text, a header with a time that no date has.
+UNREADABLE = {
+    "id": b"\x00\x3c\x00\x00" + (3).to_bytes(8, "big") + b"\x04\x00\x01\xff",
+    "time": b"\x00\x3c\x00\x00"
+    + (3).to_bytes(8, "big")
+    + b"\x20\x00\x00\x00\x00\x0b\x01xT"
+    + (2**60).to_bytes(8, "big"),
+}
+
+
+@pytest.mark.parametrize("header", UNREADABLE.values(), ids=UNREADABLE)
 def test_a_message_that_cannot_be_read_is_kept_byte_by_byte(
-    server: RabbitMQServer, transport: AmqpTransport, other: AmqpTransport, queue: str
+    transport: AmqpTransport, other: AmqpTransport, queue: str, header: bytes
 ) -> None:
     transport.declare([Queue(queue)])
-    header = b"\x00\x3c\x00\x00" + (3).to_bytes(8, "big") + b"\x04\x00\x01\xff"  # an id that is no text
     transport._parts.publisher.send([Letter("", queue, header, b"raw", queue)])
     [delivery] = other.fetch([queue], 1, PATIENCE, LONG)
     assert delivery.message.defect
@@ -315,6 +326,22 @@ def test_a_message_that_cannot_be_read_is_kept_byte_by_byte(
     [again] = transport.fetch([queue], 1, PATIENCE, LONG)
     assert (again.message.defect, again.message.body) == (delivery.message.defect, b"raw")
     transport.settle([Settlement(again)])
+
+
+@pytest.mark.parametrize("header", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_control_message_that_cannot_be_read_is_dropped(
+    transport: AmqpTransport, other: AmqpTransport, header: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next one arrives."""
+    exchange = f"{uuid.uuid4().hex}.pidbox"
+    mailbox = transport.open_mailbox(Box(name=f"here.{exchange}", exchange=exchange))
+    other._parts.publisher.send([Letter(exchange, "", header, b"raw", is_mandatory=False)])
+    other.post(ControlMessage(body=b"next"), exchange)
+    received: list[ControlMessage] = []
+    eventually(lambda: received.extend(mailbox.receive(1.0)) or received, 20)
+    assert [message.body for message in received] == [b"next"]
+    assert f"control message on {exchange} dropped" in caplog.text
+    mailbox.close()
 
 
 # --- TLS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import pytest
 from celeriac import AsyncResult, chord, group
 from celeriac.errors import TaskRevokedError
 from tests.faults.apps.rig import Rig, kill
+from tests.faults.apps_brokers.rig import IS_SOAK
 from tests.support.files import eventually
 
 pytestmark = pytest.mark.faults
 
 #: Longer than any test waits: a task that is to be ended.
 LONG = 600.0
+#: Revokes at random, of four times as many tasks.
+REVOKES = 1000 if IS_SOAK else 50
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +130,32 @@ def test_terminating_hits_no_other_task(rig: Rig) -> None:
     assert {key: count for key, count in rig.starts().items() if count > 1} == {}
     states = {result.state for key, result in results.items() if key in chosen}
     assert states <= {"REVOKED", "SUCCESS"}
+    rig.assert_empty()
+
+
+def test_random_revokes_under_load_stop_what_they_mean_and_nothing_else(rig: Rig) -> None:
+    """[B-REVOKE-001] As on the network brokers (tests/faults/brokers/test_control.py): no revoked task starts once the workers
+    have heard of it; every other one runs, once."""
+    results = {f"k{number}": rig.send("work", f"k{number}", 0.05) for number in range(4 * REVOKES)}
+    chosen = random.Random(11).sample(list(results), REVOKES)
+    for _ in range(2):
+        rig.worker("-c", "2")
+    listens(rig)
+    for key in chosen:
+        rig.app.control.revoke(results[key].id)
+    # Commands come in their order: who answers has heard all of them.
+    eventually(lambda: len(rig.app.control.ping(timeout=5.0, limit=2)) == 2, 40)
+    heard_at = time.monotonic()
+    rig.wait_ended(results, 30 + len(results) * 0.1)
+    others = {key: result for key, result in results.items() if key not in chosen}
+    rig.assert_succeeded(others)
+    assert {results[key].state for key in chosen} <= {"REVOKED", "SUCCESS"}
+    starts = rig.starts()
+    assert {key: starts[key] for key in others if starts[key] != 1} == {}
+    late = {mark.key: mark.at - heard_at for mark in rig.marks() if mark.key in chosen and mark.at > heard_at}
+    assert late == {}
+    if IS_SOAK:
+        assert any(not starts[key] for key in chosen), "all were revoked too late: this shows nothing"
     rig.assert_empty()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC
 from zoneinfo import ZoneInfo
@@ -15,6 +16,9 @@ from celeriac.errors import ContentDisallowed, DecodeError, InvalidTaskError
 from celeriac.execution import execute
 from celeriac.message import Action, ControlMessage, Delivery, Message
 from celeriac.outcome import Execution
+from celeriac.results.sql_rows import row_of
+from celeriac.results.sqlite_record import upsert
+from celeriac.results.sqlite_schema import ensure_schema
 from celeriac.runner.protocol import FrameReader, Kind, decode_frame, encode_frame
 from celeriac.task_limits import is_named, mark_of
 from celeriac.transport import redis_envelope
@@ -56,6 +60,9 @@ _PROPERTIES = (
 _EMBED = ("callbacks", "errbacks", "chain", "chord", "args", "kwargs", "options", "immutable", "subtask_type", "utc")
 _FRAMED = (ValueError, TypeError, OverflowError, RecursionError)
 APP = memory_app()
+_STORE = sqlite3.connect(":memory:")
+ensure_schema(_STORE, ":memory:")
+_STORE.commit()
 APP.task(lambda *args, **kwargs: args, name="add", typing=False)
 
 
@@ -268,7 +275,7 @@ def moment(data: bytes) -> None:
 
 @target("celeriac.execution", "celeriac.signature", "celeriac.continuations")
 def execution(data: bytes) -> None:
-    """Whatever a message says, its execution ends in an outcome that can travel."""
+    """Whatever a message says, its execution ends in an outcome that can travel and be stored."""
     feed = Feed(data, (*HEADERS, *_EMBED, "add", "far", "queue", "celery", "chord_size", "group", "link", "countdown"))
     table = {"task": "add", "id": "i", **feed.table()}
     parts = (feed.json(2), feed.json(2), feed.json_object("callbacks", "errbacks", "chain", "chord"))
@@ -280,7 +287,15 @@ def execution(data: bytes) -> None:
         return
     outcome = execute(Environment(APP, "node"), decode_frame(kind, frame))
     ((kind, frame),) = FrameReader().feed(encode_frame(Kind.OUTCOME, outcome))
-    assert Action(decode_frame(kind, frame).action)
+    travelled = decode_frame(kind, frame)
+    assert Action(travelled.action)
+    for follower in travelled.messages:
+        write_head(head_of(follower))
+    records = [record for record in (travelled.record, *travelled.more_records) if record is not None]
+    upsert(_STORE, records, NOW)
+    _STORE.rollback()
+    for record in records:
+        row_of(record)
 
 
 def _frames() -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from celeriac import Celeriac
@@ -18,6 +19,7 @@ from celeriac.errors import DuplicateNodenameWarning, ImproperlyConfigured
 from celeriac.message import ControlMessage
 from celeriac.testing.worker import EmbeddedWorker, start_worker
 from celeriac.wire.control import Command, encode_command
+from celeriac.worker.presence import TOPIC
 from tests.support.files import eventually
 
 NODE = "w1@wire"
@@ -266,6 +268,23 @@ def test_two_nodes_of_one_name_are_noticed(app: Celeriac, worker: EmbeddedWorker
             app.control.inspect(timeout=20, limit=2).ping()
 
 
+@pytest.mark.parametrize("payload", [b"{", b"[1]", b'{"node": 7}', b"\xff", b"[" * 100_000])
+def test_what_is_no_word_between_nodes_is_passed_over(app: Celeriac, worker: EmbeddedWorker, payload: bytes) -> None:
+    """They go on listening to each other."""
+    app.transport.broadcast(TOPIC, payload)
+    subscription = app.transport.subscribe([TOPIC])
+    hello = {"word": "hello", "node": NODE, "instance": "another", "pid": 1}
+    app.transport.broadcast(TOPIC, msgspec.json.encode(hello))
+    words: list[Any] = []
+
+    def is_answered() -> bool:
+        words.extend(msgspec.json.decode(found)["word"] for _, found in subscription.poll(0.5))
+        return "here" in words
+
+    eventually(is_answered, 20)
+    subscription.close()
+
+
 def test_remote_control_can_be_switched_off(app: Celeriac, gate: Gate) -> None:
     """[B-CONTROL-033]"""
     app.conf.worker_enable_remote_control = False
@@ -289,6 +308,7 @@ def test_remote_control_can_be_switched_off(app: Celeriac, gate: Gate) -> None:
         (b'{"method": "ping", "destination": "w1@wire"}', "application/json", "destination of"),
         (b"\x80\x04.", "application/x-python-serialize", "pickle is not opened"),
         (b"method: ping", "application/x-yaml", "not accepted"),
+        (b'{"method": "ping", "arguments": {"a": ' + b"[" * 100_000, "application/json", "can't decode"),
         (
             b'{"method": "ping", "reply_to": {"exchange": "elsewhere", "routing_key": "k"}}',
             "application/json",

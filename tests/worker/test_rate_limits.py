@@ -15,6 +15,8 @@ from celeriac.errors import ImproperlyConfigured
 from celeriac.rates import CLOSE
 from celeriac.testing.worker import EmbeddedWorker, start_worker
 from celeriac.worker.gate import Gate
+from tests.faults.apps_brokers.limits import most_in_a_second
+from tests.faults.apps_brokers.rig import IS_SOAK
 from tests.support.files import eventually
 
 
@@ -202,23 +204,27 @@ def test_a_limit_changes_while_the_worker_runs(app: Celeriac, starts: Starts) ->
 
 @pytest.mark.parametrize("place", ["memory", "sqlite"])
 def test_one_bucket_for_all_workers(app: Celeriac, starts: Starts, place: str, tmp_path: Path) -> None:
-    """Three workers together start no more than the limit says, and use it."""
+    """Three workers together start no more than the limit says, and use it. For a minute, and with figures, in a soak."""
+    rate, count = (100, 6000) if IS_SOAK else (40, 100)
     if place == "sqlite":
         app.conf.coordination_url = f"sqlite:///{tmp_path}/place.db"
 
-    @app.task(rate_limit="40/s", rate_limit_scope="cluster")
+    @app.task(rate_limit=f"{rate}/s", rate_limit_scope="cluster")
     def limited() -> None:
         starts.mark("limited")
 
-    results = [limited.delay() for _ in range(100)]
+    results = [limited.delay() for _ in range(count)]
     begin = time.monotonic()
     with ExitStack() as workers:
         for _ in range(3):
             workers.enter_context(start_worker(app, pool="threads", concurrency=2))
         for result in results:
-            result.get(timeout=30)
+            result.get(timeout=30 + count / rate)
     moments = sorted(at for _, at in starts.at)
-    assert all(at >= begin + number / 40 - CLOSE for number, at in enumerate(moments))
+    assert all(at >= begin + number / rate - CLOSE for number, at in enumerate(moments))
+    if IS_SOAK:
+        assert most_in_a_second(moments) <= 110
+        assert (count - 1) / (moments[-1] - moments[0]) >= 95
 
 
 def test_a_shared_limit_needs_a_place(tmp_path: Path) -> None:

@@ -20,8 +20,11 @@ Fence = tuple[int, int]
 
 
 def fence_of(retries: int, nesting: int, deliveries: int) -> Fence:
-    """The fence of an execution: what replaces a task (`nesting`) has its id, and is newer than any attempt of it."""
-    return (nesting * 1_000_000 + retries, deliveries)
+    """The fence of an execution: what replaces a task (`nesting`) has its id, and is newer than any attempt of it.
+
+    Databases keep it as one number of 63 bits. What somebody made up ends where these do.
+    """
+    return (min(max(nesting * 1_000_000 + retries, 0), 2**32 - 1), min(max(deliveries, 0), 2**31 - 1))
 
 
 def added_id(group_id: str) -> str:

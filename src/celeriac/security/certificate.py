@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from celeriac.errors import SecurityError
-from celeriac.security.key import pss
+from celeriac.security.key import UNREADABLE, pss
 
 __all__ = ["CertStore", "Certificate", "FSCertStore"]
 
@@ -43,7 +43,7 @@ class Certificate:
             # The parts of it are not looked into before they are asked for.
             key, self._serial, self._ends_at = found.public_key(), found.serial_number, found.not_valid_after_utc
             self._issuer = " ".join(str(attribute.value) for attribute in found.issuer)
-        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
+        except UNREADABLE as exc:
             raise SecurityError("It is no X.509 certificate in PEM format.") from exc
         if not isinstance(key, (rsa.RSAPublicKey, ed25519.Ed25519PublicKey)):
             raise SecurityError(f"The key of a certificate is RSA or Ed25519, not {type(key).__name__}.")

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography import x509
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from celeriac.errors import ImproperlyConfigured, SecurityError, near_match
 
-__all__ = ["PrivateKey", "digest_of", "pss"]
+__all__ = ["UNREADABLE", "PrivateKey", "digest_of", "pss"]
+
+#: What `cryptography` raises for keys and certificates that are damaged, or of kinds that it doesn't know.
+UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, InternalError, x509.InvalidVersion)
 
 #: Digests by the names of `security_digest`. Those for which collisions can be made are not among them.
 DIGESTS: dict[str, hashes.HashAlgorithm] = {
@@ -79,7 +83,7 @@ def _loaded(pem: bytes, password: bytes | None) -> rsa.RSAPrivateKey | ed25519.E
             "is encrypted: set security_key_password" if password is None else "is not encrypted, but has a password"
         )
         raise SecurityError(f"The private key {needed}.") from exc
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except UNREADABLE as exc:
         raise SecurityError(
             "The private key can't be read: it is no key in PEM format, or its password is wrong."
         ) from exc

@@ -141,6 +141,8 @@ class ResultStoreSuite:
             ("RETRY", (0, 1), "STARTED", (1, 1), False),
             ("STARTED", (0, 1), "SUCCESS", (0, 1), False),
             ("PROGRESS", (2, 1), "PROGRESS", (2, 1), False),
+            ("STARTED", (2**32 - 1, 2**31 - 1), "SUCCESS", (2**32 - 1, 2**31 - 2), True),  # the largest that there are
+            ("STARTED", (2**32 - 1, 2**31 - 2), "SUCCESS", (2**32 - 1, 2**31 - 1), False),
         ],
     )
     def test_fences(

@@ -18,6 +18,7 @@ from celeriac.message import Message
 from celeriac.transport.amqp_channel import Pushed
 from celeriac.transport.amqp_delay import original_route
 from celeriac.transport.amqp_field import Properties, decode_properties
+from celeriac.wire.moments import as_moment
 
 __all__ = ["Envelope", "own_headers", "read", "to_properties"]
 
@@ -127,8 +128,8 @@ def read(pushed: Pushed, queue: str) -> Envelope:
         exchange=exchange,
         routing_key=routing_key,
         priority=properties.priority,
-        eta=_number(own.get(ETA), _moment(headers.get("eta"))),
-        expires_at=_number(own.get(EXPIRES), _moment(headers.get("expires"))),
+        eta=as_moment(own[ETA]) if ETA in own else _moment(headers.get("eta")),
+        expires_at=as_moment(own[EXPIRES]) if EXPIRES in own else _moment(headers.get("expires")),
         reply_to=properties.reply_to or "",
         transient=properties.delivery_mode == 1,
         properties=_free(properties),
@@ -148,13 +149,9 @@ def _without_special(headers: dict[str, Any]) -> tuple[dict[str, Any], dict[str,
     return {name: value for name, value in headers.items() if name not in special}, own
 
 
-def _number(value: Any, default: float | None) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else default
-
-
 def _count(own: dict[str, Any], name: str) -> int:
     value = own.get(name)
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and 0 < value < 2**31 else 0
 
 
 def _free(properties: Properties) -> dict[str, Any]:

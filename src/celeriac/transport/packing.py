@@ -15,6 +15,7 @@ import msgspec
 
 from celeriac.errors import EncodeError
 from celeriac.message import Message
+from celeriac.wire.moments import as_moment
 
 __all__ = ["WRITE_ERRORS", "head_of", "unpack", "unwritable", "write_head"]
 
@@ -75,6 +76,7 @@ def unpack(head: Any, body: Any, queue: str) -> Message:
     return Message(
         id=known.id, headers=known.headers, body=body, content_type=known.content_type,
         content_encoding=known.content_encoding, queue=queue, exchange=known.exchange, routing_key=known.routing_key,
-        priority=known.priority, eta=known.eta, expires_at=known.expires_at, reply_to=known.reply_to,
+        priority=known.priority, eta=None if known.eta is None else as_moment(known.eta),
+        expires_at=None if known.expires_at is None else as_moment(known.expires_at), reply_to=known.reply_to,
         transient=known.transient, properties=known.properties, defect=defect,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import itertools
 import os
 import time
 from json.encoder import encode_basestring_ascii as quote
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ from celeriac import codec
 from celeriac.errors import CeleriacError, EncodeError
 from celeriac.message import CommonHeaders, Message, SharedHeaders
 from celeriac.wire.messages import expiration_ms
+from celeriac.wire.moments import as_moment
 
 __all__ = ["decode", "encode", "new_tag"]
 
@@ -31,6 +32,11 @@ _OWN = frozenset({
 })  # fmt: skip
 
 
+#: How often something happened; databases keep no more than this of it.
+_MOST = 2**31
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=_MOST)]
+
+
 class _Envelope(msgspec.Struct, rename={"content_type": "content-type", "content_encoding": "content-encoding"}):
     """What all well-formed envelopes have."""
 
@@ -39,7 +45,7 @@ class _Envelope(msgspec.Struct, rename={"content_type": "content-type", "content
     properties: dict[str, Any]
     content_type: str
     content_encoding: str = ""
-    celeriac: tuple[int, int] = (1, 0)
+    celeriac: tuple[_Count, _Count] = (1, 0)
 
 
 _decoder = msgspec.json.Decoder(_Envelope)
@@ -172,8 +178,8 @@ def _message(
         exchange=_text(exchange),
         routing_key=_text(routing_key),
         priority=priority if type(priority) is int else None,
-        eta=eta if isinstance(eta, (int, float)) else None,
-        expires_at=expires_at if isinstance(expires_at, (int, float)) else None,
+        eta=None if eta is None else as_moment(eta),
+        expires_at=None if expires_at is None else as_moment(expires_at),
         reply_to=_text(properties.get("reply_to")),
         transient=properties.get("delivery_mode") == 1,
         properties={name: value for name, value in properties.items() if name not in _OWN},
@@ -209,7 +215,11 @@ def _decode_leniently(element: bytes, queue: str) -> tuple[Message, int, int]:
 
 
 def _counts(value: Any) -> tuple[int, int]:
-    if isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value):
+    if (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(number) is int and 0 <= number < _MOST for number in value)
+    ):
         return value[0], value[1]
     return 1, 0
 

@@ -13,15 +13,22 @@ from typing import Any
 from celeriac.errors import InvalidTaskError
 from celeriac.safe_repr import saferepr
 
-__all__ = ["epoch", "parse_moment", "timelimits"]
+__all__ = ["as_moment", "epoch", "parse_moment", "timelimits"]
 
 #: A time limit above 300 years is none, and infinite or huge numbers would break arithmetic further on.
 _MAX_SECONDS = 1e10
+#: The year 10000.
+_LAST_MOMENT = 253402300800.0
 
 
 def epoch(moment: datetime, tz: tzinfo) -> float:
     """Seconds since 1970; a naive moment is in `tz`."""
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=tz)).timestamp()
+
+
+def as_moment(value: Any) -> float | None:
+    """Seconds since 1970 that a property or a header of ours holds; None for what is no moment that a date could have."""
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < _LAST_MOMENT else None
 
 
 def timelimits(headers: Mapping[str, Any]) -> tuple[float | None, float | None]:
