@@ -173,14 +173,12 @@ class AsyncResult(ResultTree, ResultFields, Generic[R]):
                 limit = shorter(limit, interval)
             if ancestors is not None:
                 limit = ancestors.limit(limit)
-            found = yield Ask([self.id, *(() if ancestors is None else ancestors.ids)], limit)
+            found = yield Ask([self.id], limit)
             self._done = next((record for record in found if record.id == self.id), None)
             if self._done is not None:
                 self._remember(self._done)
             if ancestors is not None and (self._done is None or self._done.state != states.SUCCESS):
-                ancestors.take(found)
-                if self._done is not None or not found:
-                    ancestors.look(now=self._done is not None or deadline.passed())
+                ancestors.look(now=self._done is not None or deadline.passed())
             if self._done is None and deadline.passed():
                 raise TimeoutError(f"Task {self.id} has no result after {timeout} seconds (state: {self.state}).")
             if self._done is None and on_interval is not None:

@@ -68,12 +68,9 @@ class Join:
             limit = shorter(deadline.left(), self._interval)
             if ancestors is not None:
                 limit = ancestors.limit(limit)
-            found = yield pending.ask(limit, () if ancestors is None else ancestors.ids)
-            self._take(pending.take(found))
+            self._take(pending.take((yield pending.ask(limit))))
             if pending and ancestors is not None:
-                ancestors.take(found)
-                if not found:
-                    ancestors.look(now=deadline.passed())
+                ancestors.look(now=deadline.passed())
             if pending and deadline.passed():
                 raise TimeoutError(
                     f"{len(self._owners) - len(pending)} of {len(self._owners)} results came within {self._timeout}"

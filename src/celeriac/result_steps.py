@@ -74,13 +74,13 @@ class Pending:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def ask(self, limit: float | None, also: Sequence[str] = ()) -> Ask:
+    def ask(self, limit: float | None) -> Ask:
         """The next question, which takes at most `limit` seconds."""
         self._window = [task_id for task_id in self._window if task_id in self._waiting]
         if not self._window:
             self._window = list(islice(self._waiting, WINDOW))
         is_all = len(self._window) == len(self._waiting)
-        return Ask([*self._window, *also], limit if is_all else shorter(limit, PATIENCE))
+        return Ask(self._window, limit if is_all else shorter(limit, PATIENCE))
 
     def take(self, records: Iterable[Record]) -> list[Record]:
         """Note which are ready; returns those that were waited for."""
