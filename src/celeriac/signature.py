@@ -84,7 +84,14 @@ class Signature(dict[str, Any]):
         if kind is not None and kind is not cls:
             found: Signature = kind.from_dict(d, app=app)
             return found
-        return Signature(d, app=app)
+        twin = Signature.__new__(Signature)
+        dict.__init__(twin, d)
+        twin._app = app
+        for key, value in _EMPTY.items():
+            twin.setdefault(key, value)
+        for key in ("kwargs", "options"):  # a worker makes one for each step of a chain: no more is copied than may change
+            twin[key] = dict(d.get(key) or {})
+        return twin
 
     # what it holds
 

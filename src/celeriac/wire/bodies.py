@@ -121,7 +121,10 @@ def _signatures(name: str, embed: Mapping[str, Any]) -> list[Any] | None:
         value = [value]
     if not isinstance(value, (list, tuple)):
         raise InvalidTaskError(f"{name} is not an array of signatures, but {_kind(value)}")
-    return [_signature(name, signature) for signature in value]
+    for signature in value:  # of a long chain there are many: no call for those that are right
+        if not isinstance(signature, dict) or not isinstance(signature.get("task"), str):
+            _signature(name, signature)
+    return list(value)
 
 
 def _signature(name: str, value: Any) -> dict[str, Any]:
