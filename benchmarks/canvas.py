@@ -25,7 +25,10 @@ from benchmarks.measure import median, run_json  # noqa: E402
 __all__ = ["measure"]
 
 _CLIENT = "benchmarks.peers.canvas_client"
-_SIDES = [replace(side, command=[part.replace(side.module, "canvas_side") for part in side.command]) for side in (CELERIAC, CELERY)]  # fmt: skip
+_SIDES = [
+    replace(side, command=[part.replace(side.module, "canvas_side") for part in side.command])
+    for side in (CELERIAC, CELERY)
+]
 
 
 class CanvasBench:

@@ -1,8 +1,8 @@
 """Sending many calls: `app.publish_many`.
 
 Messages are made and handed to the broker in pieces, while the signatures are taken one after the other, so a generator is
-never in memory as a whole. Each message is made by `sending.prepare` as that of a single call; what is new here is only
-that calls which are alike share a form, and that their ids come from one look at the clock and one at the random numbers.
+never in memory as a whole. The message of the first call of a kind is made by `sending.prepare`, as that of a single call;
+those that are alike share its form, and ids come from one look at the clock and one at the random numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from celeriac.sending import new_ids, prepare, publish
+from celeriac.context import running
+from celeriac.sending import filled, new_ids, prepare, publish
 from celeriac.signature import Signature
 
 if TYPE_CHECKING:
@@ -39,11 +40,19 @@ def publish_many(app: Celeriac, signatures: Iterable[Signature]) -> list[Any]:
     tasks = app.tasks
     results: list[Any] = []
     forms: dict[Any, CallForm] = {}
+    context = running.get()
+    plain = app.plain_calls if context is None or context.called_directly else {}
     coming = iter(signatures)
     while piece := list(islice(coming, app.transport.capabilities.batch)):
         messages = []
         for sig, task_id in zip(piece, new_ids(len(piece)), strict=True):
             name, options = sig["task"], sig["options"]
+            form = None if options or sig["subtask_type"] else plain.get(name)
+            if form is not None and sig["args"].__class__ is tuple:
+                message, result = filled(app, form, task_id, sig["args"], sig["kwargs"])
+                messages.append(message)
+                results.append(result)
+                continue
             task = tasks.get(name)
             if sig["subtask_type"] or (task is not None and task.unique):
                 results.append(sig.apply_async())

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.transport.base import TransactionalTransport
 
-__all__ = ["new_id", "new_ids", "own_fields", "prepare", "publish"]
+__all__ = ["filled", "form_key", "new_id", "new_ids", "own_fields", "prepare", "publish"]
 
 logger = logging.getLogger("celeriac.sending")
 
@@ -96,7 +96,7 @@ def prepare(
     if not (options or link or link_error or shadow) and (context is None or context.called_directly):
         key, forms = name, app.plain_calls
     elif forms is not None and not (link or link_error or shadow):
-        key = _form_key(name, options)
+        key = form_key(name, options)
     form = forms.get(key) if forms is not None else None
     if form is None:
         call = _call(app, name, args, kwargs, task_id, link, link_error, shadow, task, options)
@@ -108,17 +108,30 @@ def prepare(
         if key is not None and forms is not None and _is_form_of_all(app, form, task):
             forms[key] = form
             form.is_shared = True
-    message = form.message(task_id, args or (), kwargs or {}, options.get("group_index"))
-    if app.middleware:
-        message = send_through(app.middleware, message)
-    result: AsyncResult[Any] = AsyncResult(task_id, app=app)
-    result.ignored = form.call.ignore_result is True
+    message, result = filled(app, form, task_id, args or (), kwargs or {}, options.get("group_index"))
     if context is not None and options.get("add_to_parent", True):
         _add_to_trail(context, result)
     return message, result
 
 
-def _form_key(name: str, options: Mapping[str, Any]) -> Any:
+def filled(
+    app: Celeriac,
+    form: CallForm,
+    task_id: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    group_index: int | None = None,
+) -> tuple[Message, AsyncResult[Any]]:
+    """The message of a call whose form is known, and its result to come."""
+    message = form.message(task_id, args, kwargs, group_index)
+    if app.middleware:
+        message = send_through(app.middleware, message)
+    result: AsyncResult[Any] = AsyncResult(task_id, app=app)
+    result.ignored = form.call.ignore_result is True
+    return message, result
+
+
+def form_key(name: str, options: Mapping[str, Any]) -> Any:
     """What tells apart the calls of a batch that don't share a form; None for a call that shares none."""
     key: list[Any] = [name, options.get("group_index") is None]
     for option, value in options.items():

@@ -59,20 +59,21 @@ class Signature(dict[str, Any]):
         **ex: Any,
     ) -> None:
         self._app = app
-        if isinstance(task, Mapping):
-            super().__init__(copy.deepcopy(dict(task)))
-            self["options"] = {**(self.get("options") or {}), **ex}
-            for key, value in _EMPTY.items():
-                self.setdefault(key, copy.copy(value))
-            return
-        if task is not None and not isinstance(task, str):
-            self._app = app or task.app
-            task = task.name
+        if not isinstance(task, str):  # first, since asking for a Mapping takes as long as all the rest
+            if isinstance(task, Mapping):
+                super().__init__(copy.deepcopy(dict(task)))
+                self["options"] = {**(self.get("options") or {}), **ex}
+                for key, value in _EMPTY.items():
+                    self.setdefault(key, copy.copy(value))
+                return
+            if task is not None:
+                self._app = app or task.app
+                task = task.name
         super().__init__(
             task=task,
             args=tuple(args or ()),
             kwargs=dict(kwargs or {}),
-            options=dict(options or {}, **ex),
+            options={**options, **ex} if options else ex,
             subtask_type=subtask_type,
             immutable=immutable,
         )
@@ -89,7 +90,10 @@ class Signature(dict[str, Any]):
         twin._app = app
         for key, value in _EMPTY.items():
             twin.setdefault(key, value)
-        for key in ("kwargs", "options"):  # a worker makes one for each step of a chain: no more is copied than may change
+        for key in (
+            "kwargs",
+            "options",
+        ):  # a worker makes one for each step of a chain: no more is copied than may change
             twin[key] = dict(d.get(key) or {})
         return twin
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from celeriac.canvas.alike import Alike
 from celeriac.canvas.composing import is_group
 from celeriac.canvas.eager import apply
 from celeriac.canvas.freezing import assign
@@ -74,14 +75,24 @@ def _send_group(
     place = place_of(own)
     results: list[Any] = []
     forms: dict[Any, CallForm] = {}
+    common = {"reply_to": app.oid, **own, **relation, "group_id": group_id, "add_to_parent": False}
+    alike = Alike(app, (*(args or ()), *whole.args), kwargs or {}, common)
+    has_more = bool(place.chord or common.get("chain"))
     next_id = fresh_ids().__next__
 
     def messages() -> Iterator[Message | ChordStart]:
-        for index, member in enumerate(flattened(whole.take_members())):
-            hand_on(member, whole.args, own)
-            results.append(assign(member, app, next_id, group_index=index))
-            where = Place(group_id, index, place.chord)
-            yield from launch(app, member, args, kwargs, relation, where, is_checked=True, forms=forms)
+        for given in whole.take_members():
+            if alike.takes(given) and not has_more:
+                message, result = alike.message(given, next_id(), len(results))
+                results.append(result)
+                yield message
+                continue
+            for member in flattened([given]):
+                index = len(results)
+                hand_on(member, whole.args, own)
+                results.append(assign(member, app, next_id, group_index=index))
+                where = Place(group_id, index, place.chord)
+                yield from launch(app, member, args, kwargs, relation, where, is_checked=True, forms=forms)
 
     publish(app, messages(), how)
     return GroupResult(group_id, results, app=app)

@@ -11,6 +11,7 @@ import binascii
 import functools
 import itertools
 import os
+import re
 import time
 from json.encoder import encode_basestring_ascii as quote
 from typing import Annotated, Any
@@ -76,49 +77,61 @@ def encode(message: Message, queue: str, tag: str) -> str:
     Raises:
         EncodeError: A header or property is not plain data.
     """
-    try:
-        headers = _headers_text(message.headers)
-        more = _more_properties(message)
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise EncodeError(f"Message {message.id!r} can't be sent: {_culprit(message)}{exc}") from exc
     # With the queue given, it is where the message belongs: whoever restores it routes by these two.
     exchange, routing_key = (message.exchange, message.routing_key) if not message.queue else ("", queue)
+    headers, body = message.headers, binascii.b2a_base64(message.body, newline=False).decode()
+    try:
+        if type(headers) is SharedHeaders and message.eta is message.expires_at is None and not message.properties:
+            names, pieces = _form(
+                headers.common, message.content_type, message.content_encoding, exchange, routing_key, message.reply_to,
+                message.priority, message.transient,
+            )  # fmt: skip
+            parts = pieces.copy()
+            values = map(headers.__getitem__, names)
+            parts[1::2] = (
+                body,
+                *[quote(v) if type(v) is str else codec.json_dumps(v) for v in values],
+                quote(message.id),
+                tag,
+            )
+            return "".join(parts)
+        return _text_of(
+            body, codec.json_dumps(headers), quote(message.id), tag, message.content_type, message.content_encoding,
+            exchange, routing_key, message.reply_to, message.priority, message.transient, _more_properties(message),
+        )  # fmt: skip
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise EncodeError(f"Message {message.id!r} can't be sent: {_culprit(message)}{exc}") from exc
+
+
+def _text_of(
+    body: str, headers: str, task_id: str, tag: str, content_type: str, content_encoding: str, exchange: str,
+    routing_key: str, reply_to: str, priority: int | None, transient: bool, more: str = "",
+) -> str:  # fmt: skip
     return (
-        f'{{"body": "{binascii.b2a_base64(message.body, newline=False).decode()}"'
-        f', "content-encoding": {quote(message.content_encoding)}, "content-type": {quote(message.content_type)}'
-        f', "headers": {headers}, "properties": {{"correlation_id": {quote(message.id)}'
-        f', "reply_to": {quote(message.reply_to)}, "delivery_mode": {1 if message.transient else 2}{more}'
+        f'{{"body": "{body}", "content-encoding": {quote(content_encoding)}, "content-type": {quote(content_type)}'
+        f', "headers": {headers}, "properties": {{"correlation_id": {task_id}'
+        f', "reply_to": {quote(reply_to)}, "delivery_mode": {1 if transient else 2}{more}'
         f', "delivery_info": {{"exchange": {quote(exchange)}, "routing_key": {quote(routing_key)}}}'
-        f', "priority": {int(message.priority or 0)}, "body_encoding": "base64", "delivery_tag": "{tag}"}}}}'
+        f', "priority": {int(priority or 0)}, "body_encoding": "base64", "delivery_tag": "{tag}"}}}}'
     )
 
 
-def _headers_text(headers: dict[str, Any]) -> str:
-    """Headers as JSON. What many messages have in common is written once."""
-    if type(headers) is not SharedHeaders:
-        return codec.json_dumps(headers)
-    names, pieces = _form(headers.common)
-    parts = pieces.copy()
-    values = map(headers.__getitem__, names)
-    parts[1::2] = [quote(value) if type(value) is str else codec.json_dumps(value) for value in values]
-    return "".join(parts)
+#: Stands for what each message has for itself. In JSON it would be escaped.
+_GAP = "\0"
 
 
 @functools.lru_cache(maxsize=1024)
-def _form(common: CommonHeaders) -> tuple[list[str], list[str]]:
-    """Names of the headers that each message has for itself, and the JSON around them: every other piece is for one."""
-    names: list[str] = []
-    pieces: list[str] = []
-    text = "{"
-    for name, value in common.values.items():
-        text += f"{', ' if len(text) > 1 or pieces else ''}{quote(name)}: "
-        if name in common.own:
-            names.append(name)
-            pieces += (text, "")
-            text = ""
-        else:
-            text += codec.json_dumps(value)
-    return names, [*pieces, text + "}"]
+def _form(common: CommonHeaders, *others: Any) -> tuple[list[str], list[str]]:
+    """Names of the headers that each message has for itself, and the text around them: every other piece is for one.
+
+    Before the headers comes the body, after them the id and the tag.
+    """
+    names = [name for name in common.values if name in common.own]
+    headers = [
+        f"{quote(name)}: {_GAP if name in common.own else codec.json_dumps(value)}"
+        for name, value in common.values.items()
+    ]
+    return names, re.split(f"({_GAP})", _text_of(_GAP, f"{{{', '.join(headers)}}}", _GAP, _GAP, *others))
 
 
 def _more_properties(message: Message) -> str:
