@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from celeriac import states
+from celeriac.canvas.carrying import opened
 from celeriac.canvas.composing import is_group
 from celeriac.canvas.launching import Place, end_place, ends, place_of
 from celeriac.canvas.normalizing import is_chain, is_chord
@@ -76,7 +77,7 @@ def body_of(app: Celeriac, context: Context, group_id: str) -> Any:
         places += [place_of(end.options) for end in ends(maybe_signature(step, app))]
     for place in places:
         while place.chord:
-            body = maybe_signature(place.chord, app)
+            body = opened(maybe_signature(place.chord, app))
             if place.group_id == group_id:
                 return body
             place = end_place(body)

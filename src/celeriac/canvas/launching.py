@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from celeriac.canvas.carrying import carried, flat
 from celeriac.canvas.composing import is_group
 from celeriac.canvas.members import own_copy
 from celeriac.canvas.normalizing import is_chain, is_chord
@@ -99,7 +100,7 @@ def launch(
         first, *rest = signature.tasks
         rest[-1] = placed(rest[-1], place)
         given = dict(options or {})
-        given["chain"] = [*(given.get("chain") or ()), *reversed(rest)]
+        given["chain"] = [*(given.get("chain") or ()), *reversed(list(flat(rest)))]
         yield from launch(app, first, args, kwargs, given, is_checked=is_checked)
     elif is_group(signature):
         group_id = signature.options["task_id"]
@@ -131,10 +132,7 @@ def _launch_chord(
     if not size:
         yield from launch(app, body, ([],), None, _relation(given))
         return
-    if body is signature.body:
-        body = own_copy(body)
-    body["chord_size"] = size
-    expires_at = _expires_at(app)
+    body, expires_at = carried(body, size), _expires_at(app)
     note = _note(app, group_id, header.tasks, body, expires_at)
     yield ChordStart(group_id, size, _group_value(group_id, header.tasks), expires_at, note)
     yield from launch(app, header, args, kwargs, given, Place(group_id, None, body), is_checked=is_checked)
