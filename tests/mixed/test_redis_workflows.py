@@ -32,6 +32,8 @@ WORKFLOWS: dict[str, Any] = {
     "chord([add.s(1, 1), instead.s(1)], echo.s())": [2, 2],
     "chord([again.s(1), add.s(1, 1)], echo.s()) | total.si([1, 2])": 3,
     "chord([add.s(1, 1)], chord([total.s(), total.s()], total.s()))": 4,
+    "chain(add.si(1, 0), *(chord([add.s(1), add.s(2)], total.s()) for _ in range(4)), add.s(1))": 62,
+    "chord([chord([add.s(1, 1), add.s(2, 2)], total.s()) | chord([add.s(1), add.s(2)], total.s())] * 2, total.s())": 30,
     "echo.map([1, 2])": [1, 2],
     "add.starmap([(1, 2), (3, 4)])": [3, 7],
     "add.chunks([(i, i) for i in range(5)], 2).group()": [[0, 2], [4, 6], [8]],

@@ -101,17 +101,30 @@ def test_a_batch_is_written_as_its_calls_are(server: RedisServer, app: Celeriac,
     ]
 
 
-@given(arguments=st.lists(st.tuples(st.lists(VALUES, max_size=2), st.sampled_from(["known", "other"])), max_size=6))
+@given(
+    arguments=st.lists(
+        st.tuples(st.lists(VALUES, max_size=2), st.sampled_from(["known", "other"]), st.booleans(), st.booleans()),
+        max_size=6,
+    ),
+    added=st.lists(VALUES, max_size=2),
+)
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-def test_a_group_is_written_as_its_calls_are(server: RedisServer, app: Celeriac, arguments: list[Any]) -> None:
-    members = [app.signature(name, args) for args, name in arguments]
-    result = group(members, app=app).apply_async()
+def test_a_group_is_written_as_its_calls_are(
+    server: RedisServer, app: Celeriac, arguments: list[Any], added: list[Any]
+) -> None:
+    """Also where only some members are nothing but calls."""
+    members = [
+        app.signature(name, args, options={"priority": None} if has_options else {}, immutable=is_immutable)
+        for args, name, is_immutable, has_options in arguments
+    ]
+    result = group(members, app=app).apply_async(added)
     whole = elements(server)
     app.plain_calls.clear()
     for index, member in enumerate(members):
+        args = member.args if member.immutable else (*added, *member.args)
         app.publish([
             app.prepare(
-                member.task, member.args, {}, None, task=app.tasks[member.task],
+                member.task, args, {}, None, task=app.tasks[member.task],
                 options={"group_id": result.id, "group_index": index},
             )[0]
         ])  # fmt: skip

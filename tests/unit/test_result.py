@@ -16,6 +16,7 @@ import pytest
 from celeriac import AsyncResult, Celeriac, EagerResult, result_from_tuple
 from celeriac.errors import IncompleteStream, TaskRevokedError, TimeoutError
 from celeriac.results.base import Record
+from celeriac.timing import Deadline
 from tests.support.apps import memory_app, run_all
 from tests.support.flaky import Faults, FlakyStore
 
@@ -424,3 +425,15 @@ def test_a_forgotten_result_is_not_remembered() -> None:
     app.AsyncResult("a").forget()
     app.ResultSet([app.AsyncResult("b")]).forget()
     assert (app.AsyncResult("a").state, app.AsyncResult("b").state) == ("PENDING", "PENDING")
+
+
+def test_the_steps_before_a_result_do_not_wake_who_waits_for_it(app: Celeriac) -> None:
+    """They are looked at once in a while: each message about a step that succeeded would cost the client a turn."""
+    first = app.AsyncResult("first")
+    last = app.AsyncResult("last", parent=app.AsyncResult("middle", parent=first))
+    steps = last._get_steps(Deadline(60), 60, follow_parents=True)
+    ask = next(steps)
+    assert ask.ids == ["last"]
+    assert ask.timeout is not None
+    assert ask.timeout <= 1.0
+    steps.close()
