@@ -1,8 +1,8 @@
-"""All benchmarks: prints tables and writes them to benchmarks/results.md. `make bench` runs it; takes about eight minutes.
+"""All benchmarks: prints tables and writes them to benchmarks/results.md. `make bench` runs it; takes about twelve minutes.
 
-SQLite and the worker itself here, network brokers in `brokers.py`. Peers run in an environment of their own (.bench-venv),
+SQLite and the worker itself here, network brokers in `brokers.py`, workflows in `canvas.py`. Peers run in an environment of their own (.bench-venv),
 which is made here if it is not there. Rounds of celeriac and of the peers alternate, so that all see the same machine, and
-medians are shown. `--quick` runs one round of each, beside fewer peers, in two minutes.
+medians are shown. `--quick` runs one round of each, beside fewer peers, in four minutes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / part) for part in ("src", ".")]
 
-from benchmarks import brokers, footprint  # noqa: E402
+from benchmarks import brokers, canvas, footprint  # noqa: E402
 from benchmarks.drain import celeriac_drain, huey_drain, huey_environment  # noqa: E402
 from benchmarks.measure import PYTHON, ROOT, environment, median, run_json  # noqa: E402
 
@@ -43,6 +43,7 @@ class Bench:
         self.rounds = rounds
         self.rows: list[Row] = []
         self.broker_rows: list[Row] = []
+        self.canvas_rows: list[Row] = []
         self.peer = peer_python()
 
     def add(self, *row: str) -> None:
@@ -117,6 +118,10 @@ class Bench:
         """Network brokers beside several peers."""
         self.broker_rows = brokers.measure(self.rounds, brokers.print_row)
 
+    def canvas(self) -> None:
+        """Workflows beside Celery's."""
+        self.canvas_rows = canvas.measure(self.rounds, brokers.print_row)
+
     def write(self) -> None:
         """Write results.md."""
         lines = [
@@ -139,6 +144,15 @@ class Bench:
             "| | | measured | |",
             "| --- | --- | ---: | --- |",
             *(f"| {' | '.join(row)} |" for row in self.broker_rows),
+            "",
+            "## Workflows",
+            "",
+            f"Redis is broker and result store. Times are medians of {self.rounds} round(s) of both sides in turn; bytes and"
+            " memory don't vary.",
+            "",
+            "| | | measured | |",
+            "| --- | --- | ---: | --- |",
+            *(f"| {' | '.join(row)} |" for row in self.canvas_rows),
         ]
         RESULTS.write_text("\n".join(lines) + "\n", "utf-8")
 
@@ -170,6 +184,7 @@ def main() -> None:
     bench.supervisor("quiet", "no results")
     bench.footprint()
     bench.brokers()
+    bench.canvas()
     bench.write()
 
 

@@ -189,13 +189,12 @@ class Registry:
         """
         entry = self._by_name.get(serializer) or self.serializer(serializer)
         try:
-            if last is None:
-                body = entry.encoder(value)
-            elif entry.encoder is json_dumps:
-                last.json = last.json or json_dumps(last.value)
-                body = f"{json_dumps(value)[:-1]}, {last.json}]"
-            else:
-                body = entry.encoder((*value, last.value))
+            if last is not None and entry.encoder is json_dumps:
+                if not last.json:
+                    last.json = json_dumps(last.value)
+                text = f"{json_dumps(value)[:-1]}, {last.json}]"
+                return entry.content_type, entry.content_encoding or "utf-8", text.encode()
+            body = entry.encoder(value if last is None else (*value, last.value))
             if isinstance(body, str):
                 return entry.content_type, entry.content_encoding or "utf-8", body.encode()
         except CeleriacError:

@@ -105,13 +105,15 @@ class CallForm:
         is_shared: Whether there will be many messages, so that it pays for drivers to encode common headers apart.
     """
 
-    __slots__ = ("_common", "_embed", "_eta", "_expires", "_max_bytes", "_protocol", "call", "is_lasting", "is_shared")
+    __slots__ = ("_bare", "_common", "_embed", "_eta", "_expires", "_max_bytes", "_protocol", "call", "is_lasting", "is_shared")
 
     def __init__(
         self, call: TaskCall, *, now: float, tz: tzinfo = UTC, max_bytes: int | None = None, protocol: int = 2
     ) -> None:
         self.call = call
         self.is_shared = False
+        #: What is serialized of a call without arguments.
+        self._bare: tuple[str, str, bytes] | None = None
         self.is_lasting = not call.countdown and call.eta is None and call.expires is None
         self._eta = _eta(call, now, tz) if call.countdown or call.eta is not None else _NO_MOMENT
         self._expires = _expires(call, now, tz) if call.expires is not None else _NO_MOMENT
@@ -141,10 +143,13 @@ class CallForm:
             headers, content, last = *self._protocol1(task_id, args, kwargs, group_index), None
         else:
             headers, content, last = self._protocol2(task_id, args, kwargs, group_index), (args, kwargs), self._embed
+        is_bare = args == () and not kwargs and last is not None
         try:
-            content_type, content_encoding, body = codec.dumps(content, call.serializer, last)
+            content_type, content_encoding, body = (is_bare and self._bare) or codec.dumps(content, call.serializer, last)
         except EncodeError as exc:
             raise _unencodable(replace(call, args=args, kwargs=kwargs), exc) from exc.__cause__
+        if is_bare and self._embed.json:  # other serializers may sign, or encrypt
+            self._bare = content_type, content_encoding, body
         if call.compression:
             body, mime = compression.compress(body, call.compression)
             headers = {**headers, "compression": mime}
@@ -183,8 +188,8 @@ class CallForm:
             headers = self._common.values.copy()
         headers["id"] = task_id
         headers["root_id"] = call.root_id or task_id
-        headers["argsrepr"] = _text(args) if call.argsrepr is None else call.argsrepr
-        headers["kwargsrepr"] = _text(kwargs) if call.kwargsrepr is None else call.kwargsrepr
+        headers["argsrepr"] = (_text(args) if args else repr(args)) if call.argsrepr is None else call.argsrepr
+        headers["kwargsrepr"] = (_text(kwargs) if kwargs else repr(kwargs)) if call.kwargsrepr is None else call.kwargsrepr
         if call.group_index is not None:
             headers["group_index"] = group_index
         if call.headers:
