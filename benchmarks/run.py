@@ -1,8 +1,8 @@
 """All benchmarks: prints tables and writes them to benchmarks/results.md. `make bench` runs it; takes about twelve minutes.
 
-SQLite and the worker itself here, network brokers in `brokers.py`, workflows in `canvas.py`. Peers run in an environment of their own (.bench-venv),
-which is made here if it is not there. Rounds of celeriac and of the peers alternate, so that all see the same machine, and
-medians are shown. `--quick` runs one round of each, beside fewer peers, in four minutes.
+SQLite and the worker itself here, network brokers in `brokers.py`, workflows in `canvas.py`. Peers run in an environment of
+their own (.bench-venv), which is made here if it is not there. Rounds of celeriac and of the peers alternate, so that all see
+the same machine, and medians are shown. `--quick` runs one round of each, beside fewer peers, in four minutes.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from celeriac import states
+from celeriac.canvas.carrying import opened
 from celeriac.canvas.joining import flat
 from celeriac.canvas.launching import end_id
 from celeriac.canvas.stores import chord_store, header_ids
@@ -37,7 +38,7 @@ logger = get_logger("celeriac.canvas")
 def after_sweep(app: Celeriac, context: Context) -> tuple[Sequel, bool]:
     """What follows, and whether the chord is over. The context is that of the chord's note."""
     store, group_id, sequel = chord_store(app), str(context.group), Sequel()
-    body = maybe_signature(context.chord, app)
+    body = opened(maybe_signature(context.chord, app))
     if app.AsyncResult(end_id(body)).ready():
         return sequel, True
     given = header_ids(app, group_id)

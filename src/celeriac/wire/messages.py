@@ -105,7 +105,18 @@ class CallForm:
         is_shared: Whether there will be many messages, so that it pays for drivers to encode common headers apart.
     """
 
-    __slots__ = ("_bare", "_common", "_embed", "_eta", "_expires", "_max_bytes", "_protocol", "call", "is_lasting", "is_shared")
+    __slots__ = (
+        "_bare",
+        "_common",
+        "_embed",
+        "_eta",
+        "_expires",
+        "_max_bytes",
+        "_protocol",
+        "call",
+        "is_lasting",
+        "is_shared",
+    )
 
     def __init__(
         self, call: TaskCall, *, now: float, tz: tzinfo = UTC, max_bytes: int | None = None, protocol: int = 2
@@ -145,7 +156,9 @@ class CallForm:
             headers, content, last = self._protocol2(task_id, args, kwargs, group_index), (args, kwargs), self._embed
         is_bare = args == () and not kwargs and last is not None
         try:
-            content_type, content_encoding, body = (is_bare and self._bare) or codec.dumps(content, call.serializer, last)
+            content_type, content_encoding, body = (is_bare and self._bare) or codec.dumps(
+                content, call.serializer, last
+            )
         except EncodeError as exc:
             raise _unencodable(replace(call, args=args, kwargs=kwargs), exc) from exc.__cause__
         if is_bare and self._embed.json:  # other serializers may sign, or encrypt
@@ -189,7 +202,9 @@ class CallForm:
         headers["id"] = task_id
         headers["root_id"] = call.root_id or task_id
         headers["argsrepr"] = (_text(args) if args else repr(args)) if call.argsrepr is None else call.argsrepr
-        headers["kwargsrepr"] = (_text(kwargs) if kwargs else repr(kwargs)) if call.kwargsrepr is None else call.kwargsrepr
+        headers["kwargsrepr"] = (
+            (_text(kwargs) if kwargs else repr(kwargs)) if call.kwargsrepr is None else call.kwargsrepr
+        )
         if call.group_index is not None:
             headers["group_index"] = group_index
         if call.headers:
