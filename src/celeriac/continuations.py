@@ -18,6 +18,7 @@ from celeriac.canvas.joining import all_tasks, body_of, is_over, part_of, read_h
 from celeriac.canvas.launching import NOWHERE, Place, end_id, ends, launch, place_of
 from celeriac.canvas.normalizing import follow, has_chord, is_chain, is_chord, normalize
 from celeriac.canvas.replacing import replacement
+from celeriac.canvas.stores import header_record
 from celeriac.context import Context
 from celeriac.errors import ChordError, OperationalError, Retry
 from celeriac.loading import import_object
@@ -117,6 +118,7 @@ def after_join(app: Celeriac, context: Context, group_id: str) -> Sequel:
     """The body of the chord whose last part this was; if a part has failed, the end of the body."""
     sequel = Sequel()
     body = body_of(app, context, group_id)
+    header = header_record(app, group_id) if app.conf.result_extended else None
     is_repeated = context.deliveries > 1
     if is_repeated and app.AsyncResult(end_id(body)).ready():
         return NOTHING
@@ -133,6 +135,8 @@ def after_join(app: Celeriac, context: Context, group_id: str) -> Sequel:
         sequel = Sequel()
         error = exc if isinstance(exc, ChordError) else ChordError(f"{type(exc).__name__}: {exc}")
         fail_body(app, context, sequel, body, error)
+    if header is not None:
+        sequel.records.append(header)
     return sequel
 
 

@@ -13,13 +13,15 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from celeriac import states
 from celeriac.group_result import GroupResult
 from celeriac.result import result_from_tuple
 from celeriac.result_fields import ResultFields
 from celeriac.result_set import ResultSet
 from celeriac.result_steps import WINDOW
-from celeriac.results.base import Record, ResultStore
+from celeriac.results.base import Record, ResultStore, header_id
 
 __all__ = ["Node", "read_tree"]
 
@@ -81,7 +83,7 @@ def read_tree(app: Any, id: str) -> Node | None:
     store: ResultStore = app.backend
     record = store.get([id])[0]
     if record is None:
-        group = app.GroupResult.restore(id)
+        group = _kept(app, id)
         if group is None:
             return None
         root = _branch(group)
@@ -96,9 +98,17 @@ def read_tree(app: Any, id: str) -> Node | None:
 
 def _header(app: Any, record: Record) -> Node | None:
     """The group, or chord's header, that the first task of a workflow belongs to, if it is kept."""
-    group = app.GroupResult.restore(record.group_id) if record.group_id else None
+    group = _kept(app, record.group_id) if record.group_id else None
     found = None if group is None else _branch(group)
     return found if found is not None and any(node.id == record.id for node in found.tasks()) else None
+
+
+def _kept(app: Any, group_id: str) -> Any:
+    group = app.GroupResult.restore(group_id)
+    if group is not None:
+        return group
+    [kept] = app.backend.get([header_id(group_id)])
+    return None if kept is None else result_from_tuple(msgspec.json.decode(kept.result), app)
 
 
 def _way_up(store: ResultStore, record: Record) -> list[Record]:

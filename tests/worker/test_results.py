@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from celeriac import Celeriac, group
+from celeriac import Celeriac, chord, group
+from celeriac.errors import ChordError
 from celeriac.testing.worker import start_worker
+from celeriac.workflow_tree import read_tree
 
 
 def told(app: Celeriac) -> tuple[Any, threading.Event]:
@@ -122,3 +124,22 @@ def test_a_group_grows_for_coroutines(app: Celeriac) -> None:
         assert asyncio.run(all_of(result)) == [0, 0, 0, 0, 1, 1, 2, 3]
         result.save()
         assert len(app.GroupResult.restore(result.id)) == 8
+
+
+def test_the_header_of_a_chord_stays_visible_when_it_is_over(each_app: Celeriac) -> None:
+    each_app.conf.result_extended = True
+    add = each_app.task(lambda x, y: x + y, name="add")
+    total = each_app.task(lambda values: sum(values), name="total")
+    with start_worker(each_app, pool="threads", concurrency=2):
+        body = chord([add.s(number, 1) for number in range(3)])(total.s())
+        assert body.get(timeout=20) == 6
+        failed = chord([add.s(1, 1), add.s(1, "x")])(total.s())
+        assert isinstance(failed.get(timeout=20, propagate=False), ChordError)
+    for result, states in ((body, ["SUCCESS"] * 3), (failed, ["SUCCESS", "FAILURE"])):
+        for asked in (result.id, result.parent.id, result.parent.results[0].id):
+            root = read_tree(each_app, asked)
+            assert root is not None
+            assert [member.state for member in root.children] == states
+        root = read_tree(each_app, result.id)
+        assert root is not None
+        assert (root.id, root.is_group, [node.id for node in root.after]) == (result.parent.id, True, [result.id])

@@ -7,7 +7,6 @@ store. An execution that is repeated after a crash adds the same members again, 
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from celeriac.canvas.freezing import SameIds, assign
@@ -15,8 +14,10 @@ from celeriac.canvas.launching import Place, placed
 from celeriac.canvas.normalizing import accumulated, normalize
 from celeriac.canvas.stores import chord_store
 from celeriac.context import Context
+from celeriac.recording import lifetime_of
 from celeriac.results.base import added_id
 from celeriac.signature import maybe_signature
+from celeriac.states import SUCCESS
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -83,7 +84,5 @@ def _id_of(tree: Any) -> str:
 
 
 def _expires_at(app: Celeriac) -> float | None:
-    lifetime: Any = app.conf.result_expires
-    if isinstance(lifetime, timedelta):
-        lifetime = lifetime.total_seconds()
+    lifetime = lifetime_of(app, SUCCESS)
     return time.time() + lifetime if lifetime else None

@@ -13,7 +13,7 @@ import msgspec
 
 from celeriac.states import READY_STATES
 
-__all__ = ["Fence", "Record", "ResultStore", "StoreCapabilities", "added_id", "fence_of"]
+__all__ = ["Fence", "Record", "ResultStore", "StoreCapabilities", "added_id", "fence_of", "header_id"]
 
 #: (retries, deliveries): orders the executions of one task. A write by an older one never replaces a newer one's.
 Fence = tuple[int, int]
@@ -25,6 +25,11 @@ def fence_of(retries: int, nesting: int, deliveries: int) -> Fence:
     Databases keep it as one number of 63 bits. What somebody made up ends where these do.
     """
     return (min(max(nesting * 1_000_000 + retries, 0), 2**32 - 1), min(max(deliveries, 0), 2**31 - 1))
+
+
+def header_id(group_id: str) -> str:
+    """The id of the record that keeps a chord's header when the chord is over, with `result_extended`."""
+    return f"{group_id}.header"
 
 
 def added_id(group_id: str) -> str:
