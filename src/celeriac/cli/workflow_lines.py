@@ -68,11 +68,11 @@ def _shown(app: Celeriac, members: Sequence[Node], asked: str, limit: int) -> li
 
 
 def _urgency(alike: list[Node]) -> int:
-    state = alike[0].state
-    if alike[0].is_group:
-        return len(_FIRST)
-    if state in _FIRST:
+    first, state = alike[0], alike[0].state
+    if not first.is_group and state in _FIRST:
         return _FIRST.index(state)
+    if first.is_group or first.children or first.after:
+        return len(_FIRST)
     return len(_FIRST) + 1 + (_LAST.index(state) + 1 if state in _LAST else 0)
 
 
