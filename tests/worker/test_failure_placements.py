@@ -27,7 +27,7 @@ class Bad(NamedTuple):
     task: str
     error: type[Exception]
     state: str = "FAILURE"
-    options: dict[str, Any] = {}  # noqa: RUF012 -- never changed
+    options: dict[str, Any] = {}
 
 
 BAD = {
@@ -242,10 +242,8 @@ def test_in_a_chord_in_a_header(bench: Bench, bad: Bad, is_body: bool) -> None:
     """[B-CANVAS-074] Of the inner chord a part, or its body."""
     (inner_body, inner), (body, outer) = bench.marked(), bench.marked()
     body.link_error(bench.on_error())
-    if is_body:
-        part = chord([bench.good(), bench.good()], bench.bad(bad))
-    else:
-        part = chord([bench.good(), bench.bad(bad)], inner_body)
+    inner_part, end = (bench.good(), bench.bad(bad)) if is_body else (bench.bad(bad), inner_body)
+    part = chord([bench.good(), inner_part], end)
     result = chord([part, bench.good()], body).apply_async()
     bench.wait(result)
     inner_result = result.parent.results[0]

@@ -21,7 +21,7 @@ from celeriac.results.drivers import check_options
 from celeriac.results.growing import with_members
 from celeriac.results.meta_value import group_from
 from celeriac.results.redis_connection import Argument, Server
-from celeriac.results.redis_lua import ENDED, GROW, JOIN, OVER, PARTS, QUIET, STORE
+from celeriac.results.redis_lua import ENDED, GROW, JOIN, OVER, PARTS, QUIET, START, STORE
 from celeriac.results.redis_records import chord_member, has_companion, record_from, value_arguments
 from celeriac.results.redis_url import as_bool, parse_url
 from celeriac.results.redis_watch import Watch
@@ -41,9 +41,6 @@ _OPTIONS = (
 RECHECK = 5.0
 #: Seconds after which the count of a chord is forgotten: whoever redelivers a part that late has lost the chord anyway.
 CHORD_KEPT = 7 * 86_400
-#: Seconds that a chord's last part has to send the body before another one may. Less than a lease: if a worker dies with
-#: it, and a stock worker gets the part again, that one sends the body.
-CHORD_PATIENCE = 20
 #: Seconds for which it is remembered that a chord is over.
 CHORD_OVER = 300
 #: Records in one script, and keys in one MGET or one step of `cleanup`.
@@ -212,10 +209,8 @@ class RedisStore:
     def start_chord(self, group_id: str, size: int, value: bytes, expires_at: float | None) -> None:
         """Keep the header of a chord, and its size where stock workers look for it."""
         self.save_group(group_id, value, expires_at)
-        key, expiry = self._group_key(group_id), _expiry(expires_at)
-        self._server.transaction([
-            ("DEL", key + b".c"), ("SET", key + b".s", size, *expiry), ("ZADD", self._begun, self._clock.now(), group_id),
-        ])  # fmt: skip
+        until: Argument = "" if expires_at is None else _expiry(expires_at)[1]
+        self._server.run(START, self._chord_keys(group_id), (size, until, group_id, self._clock.now()))
 
     def grow_group(self, group_id: str, task_id: str, expires_at: float | None, is_chord: bool) -> int:
         """One more member of a kept group, once; returns its place. Stock workers see it as one more part, too."""
@@ -229,7 +224,7 @@ class RedisStore:
         return bool(self._server.run(
             JOIN,
             self._chord_keys(group_id),
-            (record.id, index, chord_member(record), is_sorted, CHORD_KEPT, CHORD_PATIENCE, size, group_id, self._clock.now()),
+            (record.id, index, chord_member(record), is_sorted, CHORD_KEPT, size, group_id, self._clock.now()),
         ))  # fmt: skip
 
     def quiet_chords(self, seconds: float, limit: int) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from celeriac.results.redis_connection import Script
 
-__all__ = ["ENDED", "GROW", "JOIN", "OVER", "PARTS", "PUT", "QUIET", "STORE"]
+__all__ = ["ENDED", "GROW", "JOIN", "OVER", "PARTS", "PUT", "QUIET", "START", "STORE"]
 
 #: put(key, value, companion, expires, retries, deliveries) -> whether it was stored.
 #: `expires`: "" for never, "gone" if over already, else milliseconds since 1970.
@@ -76,13 +76,12 @@ return refused
 
 #: A chord's keys, as stock workers use them: members of its parts (sorted set, or list), further parts, size, parts that
 #: were counted, the header's result, and who sends the body; and the sorted set of all chords begun here. KEYS: these seven.
-#: ARGV: task id, score, member, "1" for a sorted set, seconds to keep it, seconds that who is the last has for the body, and
-#: the size where no key tells it, the chord's id, and the present moment. Returns 1 if all have ended and the body is this
-#: part's to send.
+#: ARGV: task id, score, member, "1" for a sorted set, seconds to keep it, the size where no key tells it, the chord's id, and
+#: the present moment. Returns 1 if all have ended and the body is this part's to send.
 JOIN = Script(
     r"""
 local members, more, size, counted, header, claim, begun = unpack(KEYS)
-local id, score, member, is_sorted, kept, patience, known_size, group, now = unpack(ARGV)
+local id, score, member, is_sorted, kept, known_size, group, now = unpack(ARGV)
 if redis.call('GET', claim) == 'done' then return 0 end
 redis.call('ZADD', begun, 'XX', now, group)
 local kind = redis.call('TYPE', members).ok
@@ -93,9 +92,20 @@ end
 for n = 1, 5 do redis.call('EXPIRE', KEYS[n], kept) end
 local total = tonumber(redis.call('GET', size) or known_size) + tonumber(redis.call('GET', more) or 0)
 if total < 1 or redis.call(is_sorted and 'ZCARD' or 'LLEN', members) < total then return 0 end
--- Whose claim has run out may have died; who asks again may be the one who has it.
-if redis.call('GET', claim) == id then redis.call('DEL', claim) end
-return redis.call('SET', claim, id, 'NX', 'EX', patience) and 1 or 0
+-- The first to be told so has the body to send, however often it asks; a stock worker that gets its message sends it unasked.
+if redis.call('GET', claim) == id then return 1 end
+return redis.call('SET', claim, id, 'NX', 'EX', kept) and 1 or 0
+"""
+)
+
+#: KEYS: those of JOIN. ARGV: size, the moment at which it expires (milliseconds; "" for never), the chord's id, the present
+#: moment. A chord that is begun again while it runs keeps its counts, and who sends its body.
+START = Script(
+    r"""
+local size, claim, begun = KEYS[3], KEYS[6], KEYS[7]
+if redis.call('GET', claim) == 'done' then redis.call('DEL', claim) end
+if ARGV[2] == '' then redis.call('SET', size, ARGV[1]) else redis.call('SET', size, ARGV[1], 'PXAT', ARGV[2]) end
+redis.call('ZADD', begun, ARGV[4], ARGV[3])
 """
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -82,19 +83,30 @@ def count(store: ResultStore | None, batch: list[Entry]) -> list[Entry]:
 
 
 def _counted(store: ResultStore, entry: Entry, stored: Mapping[str, Record]) -> Entry:
-    last = [part for part in entry.parts if _is_last(store, part, stored.get(part.task_id), entry.is_sweep)]
+    if entry.is_sweep:
+        last = _completed(store, entry.parts, stored)
+    else:
+        last = [part for part in entry.parts if _is_last(store, part, stored.get(part.task_id))]
     if not last or entry.on_last is None:
         return Entry(entry.settlement, None, entry.messages, (), entry.on_done, joined=entry.joined)
     return Entry(None, None, entry.messages, on_done=partial(entry.on_last, last[0].group_id))
 
 
-def _is_last(store: ResultStore, part: Part, record: Record | None, is_sweep: bool) -> bool:
-    if record is None:  # it has expired already
-        record = Record(id=part.task_id, state=SUCCESS, result=b"null")
-    if not store.join_part(part.group_id, part.index, part.size, record):
+def _completed(store: Any, parts: Sequence[Part], stored: Mapping[str, Record]) -> list[Part]:
+    """Count what a sweep has found; a part of each chord of which all have ended, whoever was to send its body."""
+    for part in parts:
+        store.join_part(part.group_id, part.index, part.size, _known(part, stored.get(part.task_id)))
+    groups = {part.group_id: part for part in parts}
+    return [part for group_id, part in groups.items() if len(store.ended_parts(group_id) or ()) >= part.size > 0]
+
+
+def _known(part: Part, record: Record | None) -> Record:
+    return record or Record(id=part.task_id, state=SUCCESS, result=b"null")  # it has expired already
+
+
+def _is_last(store: ResultStore, part: Part, record: Record | None) -> bool:
+    if not store.join_part(part.group_id, part.index, part.size, _known(part, record)):
         return False
-    if is_sweep:
-        return True
     # A part that is delivered again may see that all have ended while another one is about to send the body. Only the first
     # to be noted here sends it; a success is never replaced, so there is one. It is not acknowledged before.
     name = msgspec.json.encode(part.task_id)
