@@ -43,7 +43,7 @@ def join(app: Celeriac, execution: Execution, context: Context) -> Outcome:
 
 def later(execution: Execution, exc: Exception) -> Outcome:
     """The store was away while it was asked what follows: the message is delivered again, later and later."""
-    message, pause = execution.message, min(30.0, 0.25 * 2 ** min(execution.deliveries, 7))
+    message, pause = execution.message, min(5.0, 0.25 * 2 ** min(execution.deliveries, 7))
     logger.warning("what follows %s[%s] can't be made now: %s", message.task, message.id, exc)
     state, until = execution.verdict.state, time.time() + pause
     return Outcome(execution.serial, execution.slot, message.task, state, action=Action.DEFER.value, until=until)

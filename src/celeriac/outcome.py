@@ -69,12 +69,17 @@ class Execution(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a chord's header has ended: one of `size` (0: only the store knows), number `index`, of this result."""
+    """A part of a chord's header has ended: one of `size` (0: only the store knows), number `index`, of this result.
+
+    Attributes:
+        total: Told by a sweep, whoever was to send the body: of so many parts, those that were added among them.
+    """
 
     group_id: str
     index: int
     size: int
     task_id: str
+    total: int = 0
 
 
 class ChordStart(msgspec.Struct, frozen=True, array_like=True):

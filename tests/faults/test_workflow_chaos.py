@@ -36,6 +36,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 IS_SOAK = bool(os.environ.get("CELERIAC_TEST_SOAK"))
 WORKFLOWS = int(os.environ.get("CELERIAC_TEST_WORKFLOWS", 1000 if IS_SOAK else 15))
+#: Seconds after which no more are sent.
+SECONDS = float(os.environ.get("CELERIAC_TEST_SECONDS", "1200"))
 #: Workflows that are under way at a time.
 WINDOW = 40
 #: Seconds without any start or end of a task after which the rest is taken to hang.
@@ -182,11 +184,12 @@ class Tally:
         self.sent = self.tasks = self.failed = 0
         self.under_way: dict[int, tuple[Plan, Any]] = {}
         self.wrong: list[Any] = []
+        self.is_closing = False
         self._successes: dict[str, Record] = {}
 
     def send(self) -> None:
         """Send as many as may be under way."""
-        while self.sent < WORKFLOWS and len(self.under_way) < WINDOW:
+        while self.sent < WORKFLOWS and len(self.under_way) < WINDOW and not self.is_closing:
             plan = random_plan(self.rng)
             self.under_way[self.sent] = (plan, compose(self.app, plan).apply_async((0,)))
             self.sent += 1
@@ -257,6 +260,7 @@ def test_random_workflows_end_with_their_value(chaos: Chaos, request: pytest.Fix
     tally, began, moved = Tally(chaos.app, chaos.rng), now(), now()
     tally.send()
     while tally.under_way and now() - moved < PATIENCE:
+        tally.is_closing = now() - began > SECONDS
         moves = [chaos.has_moved(), tally.take_ended()]
         moved = now() if any(moves) else moved
         chaos.harm_or_heal()

@@ -48,7 +48,7 @@ def after_sweep(app: Celeriac, context: Context) -> tuple[Sequel, bool]:
         size = body.get("chord_size") or len(ids)  # as it was sent: what was added since, the store knows
         _count(app, context, sequel, ids, counted, size)
         if not sequel.parts and len(counted) >= len(ids) > 0:
-            sequel.parts.append(Part(group_id, 0, size, ids[0]))
+            sequel.parts.append(Part(group_id, 0, size, ids[0], len(ids)))
     deadline = (context.kwargs or {}).get("deadline")
     if sequel.parts or deadline is None or deadline > time.time():
         return sequel, False
@@ -74,7 +74,7 @@ def _count(app: Celeriac, context: Context, sequel: Sequel, ids: list[str], coun
                 continue
             sequel.records.append(_ended(app, context, ids[index], bad))
         logger.warning("part %d of chord %s has ended uncounted: it is counted now", index, context.group)
-        sequel.parts.append(Part(str(context.group), index, size, ids[index]))
+        sequel.parts.append(Part(str(context.group), index, size, ids[index], len(ids)))
 
 
 def _ended(app: Celeriac, context: Context, task_id: str, bad: Record) -> Record:

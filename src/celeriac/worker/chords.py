@@ -40,7 +40,6 @@ class Entry(msgspec.Struct, frozen=True):
         chords: Chords that begin with its messages.
         joined: Chords that are over.
         on_last: Called in the event loop with a group id when one of the parts was the last of that chord.
-        is_sweep: The parts were told by a sweep: whoever was to send the body has been gone for long.
     """
 
     settlement: Settlement | None = None
@@ -53,7 +52,6 @@ class Entry(msgspec.Struct, frozen=True):
     chords: Sequence[ChordStart] = ()
     joined: Sequence[str] = ()
     on_last: Callable[[str], None] | None = None
-    is_sweep: bool = False
 
 
 def count(store: ResultStore | None, batch: list[Entry]) -> list[Entry]:
@@ -83,21 +81,19 @@ def count(store: ResultStore | None, batch: list[Entry]) -> list[Entry]:
 
 
 def _counted(store: ResultStore, entry: Entry, stored: Mapping[str, Record]) -> Entry:
-    if entry.is_sweep:
-        last = _completed(store, entry.parts, stored)
-    else:
-        last = [part for part in entry.parts if _is_last(store, part, stored.get(part.task_id))]
+    last = [part for part in entry.parts if not part.total and _is_last(store, part, stored.get(part.task_id))]
+    last += _completed(store, [part for part in entry.parts if part.total], stored)
     if not last or entry.on_last is None:
         return Entry(entry.settlement, None, entry.messages, (), entry.on_done, joined=entry.joined)
     return Entry(None, None, entry.messages, on_done=partial(entry.on_last, last[0].group_id))
 
 
 def _completed(store: Any, parts: Sequence[Part], stored: Mapping[str, Record]) -> list[Part]:
-    """Count what a sweep has found; a part of each chord of which all have ended, whoever was to send its body."""
+    """Count what a sweep has found; a part of each chord of which all have ended by that."""
     for part in parts:
         store.join_part(part.group_id, part.index, part.size, _known(part, stored.get(part.task_id)))
     groups = {part.group_id: part for part in parts}
-    return [part for group_id, part in groups.items() if len(store.ended_parts(group_id) or ()) >= part.size > 0]
+    return [part for group_id, part in groups.items() if len(store.ended_parts(group_id) or ()) >= part.total]
 
 
 def _known(part: Part, record: Record | None) -> Record:

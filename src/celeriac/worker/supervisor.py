@@ -394,7 +394,6 @@ class Supervisor:
         return Entry(
             settlement, outcome.record, outcome.messages, outcome.more_records, parts=outcome.parts,
             chords=outcome.chords, joined=outcome.joined, on_last=partial(self._join, assignment, outcome),
-            is_sweep=assignment.verdict.state == SWEEP,
         )  # fmt: skip
 
     def _join(self, assignment: Assignment, outcome: Outcome, group_id: str) -> None:
