@@ -19,7 +19,8 @@ from celeriac.hooks import Signal
 from celeriac.loading import import_object
 from celeriac.results.base import ResultStore
 from celeriac.results.open import ADDRESSED, open_store
-from celeriac.router import Router, queue_defaults, queues_from_setting
+from celeriac.queue_forms import queues_from_setting
+from celeriac.router import Router, queue_defaults
 from celeriac.routing import Exchange, Queue
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
@@ -97,7 +98,7 @@ class AppConnections:
             found = self.__dict__.get("transport")
             if found is None:
                 found = open_transport(self.conf.broker_write_url or "", self.conf.broker_transport_options, self.conf)
-                self.undeclared = [queue for queue in self.router.queues.values() if queue.is_special]
+                self.undeclared = self.router.to_declare()
                 self.__dict__["transport"] = found
             return found
 

@@ -13,6 +13,7 @@ from typing import Any
 from celeriac.errors import InvalidTaskError
 from celeriac.options import LIMITS
 from celeriac.outcome import Execution
+from celeriac.routing import is_copy
 from celeriac.safe_repr import saferepr
 from celeriac.wire.messages import TaskBody, timelimits
 
@@ -154,6 +155,7 @@ def make_context(
             "routing_key": message.routing_key or message.queue,
             "priority": message.priority,
             "redelivered": execution.deliveries > 1,
+            **({"queue": execution.queue} if is_copy(execution.queue) else {}),  # where a retry belongs
         },
         "reply_to": message.reply_to,
         "correlation_id": message.id,

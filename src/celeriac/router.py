@@ -8,18 +8,19 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from celeriac.errors import ImproperlyConfigured, QueueNotFound, near_match
-from celeriac.routing import Exchange, Queue, QueueDefaults
+from celeriac.queue_forms import as_exchange, as_queue
+from celeriac.routing import Exchange, Queue, QueueDefaults, is_copy
 from celeriac.safe_repr import saferepr
 
-__all__ = ["Route", "Router", "as_exchange", "as_queue", "queue_defaults", "queues_from_setting"]
+__all__ = ["Route", "Router", "queue_defaults"]
 
-_EXCHANGE_TYPES = ("direct", "topic", "fanout", "headers")
 #: Options that name a destination.
 _PLACES = ("queue", "exchange", "exchange_type", "routing_key")
 
@@ -31,89 +32,6 @@ class Route(msgspec.Struct, frozen=True):
     exchange: str
     routing_key: str
     options: dict[str, Any] = {}
-
-
-def as_exchange(value: Any) -> Exchange:
-    """Our Exchange from one of ours, a name, or any object with kombu's attributes."""
-    if isinstance(value, Exchange):
-        return value
-    if value is None or isinstance(value, str):
-        return Exchange(value or "")
-    _named("exchange", value)
-    kind = getattr(value, "type", "direct") or "direct"
-    if kind not in _EXCHANGE_TYPES:
-        raise ImproperlyConfigured(
-            f"exchange type {kind!r} is unknown; allowed are {', '.join(_EXCHANGE_TYPES)}."
-            f"{near_match(str(kind), _EXCHANGE_TYPES)}"
-        )
-    return Exchange(
-        value.name or "",
-        kind,
-        getattr(value, "durable", True),
-        getattr(value, "auto_delete", False),
-        dict(getattr(value, "arguments", None) or {}),
-        getattr(value, "delivery_mode", None),
-    )
-
-
-def as_queue(value: Any, *, name: str = "", default_exchange: str = "", default_type: str = "direct") -> Queue:
-    """Our Queue from one of ours, a name, a dict of options, or any object with kombu's attributes."""
-    if isinstance(value, Queue):
-        return value
-    if isinstance(value, str):
-        return Queue(value, Exchange(default_exchange, default_type), value)
-    if isinstance(value, Mapping):
-        exchange = value.get("exchange", default_exchange or name)
-        kind = _typed("exchange_type", value.get("exchange_type", default_type), str)
-        exchange = Exchange(exchange, kind) if isinstance(exchange, str) else as_exchange(exchange)
-        return Queue(
-            name,
-            exchange,
-            _typed("routing_key", value.get("routing_key", value.get("binding_key", name)), str),
-            queue_arguments=dict(_typed("queue_arguments", value.get("queue_arguments") or {}, Mapping)),
-            max_priority=_typed("max_priority", value.get("max_priority"), (int, type(None))),
-        )
-    _named("queue", value)
-    return Queue(
-        value.name,
-        as_exchange(getattr(value, "exchange", None)),
-        getattr(value, "routing_key", None) or value.name,
-        getattr(value, "durable", True),
-        getattr(value, "exclusive", False),
-        getattr(value, "auto_delete", False),
-        dict(getattr(value, "queue_arguments", None) or {}),
-        dict(getattr(value, "binding_arguments", None) or {}),
-        getattr(value, "max_priority", None),
-    )
-
-
-def _named(what: str, value: Any) -> None:
-    if not isinstance(getattr(value, "name", value), (str, type(None))):
-        raise ImproperlyConfigured(
-            f"{saferepr(value, 60)} is no {what}: it is neither a name nor an object that has one"
-        )
-
-
-def _typed(option: str, value: Any, kinds: type | tuple[type, ...]) -> Any:
-    if not isinstance(value, kinds):
-        raise ImproperlyConfigured(f"the option {option} of a queue or route can't be {saferepr(value, 60)}")
-    return value
-
-
-def queues_from_setting(setting: Any, default: Queue) -> dict[str, Queue]:
-    """`task_queues` as a mapping by name; the default queue alone where nothing is set."""
-    if not setting:
-        return {default.name: default}
-    if isinstance(setting, str) or not isinstance(setting, Iterable):
-        raise ImproperlyConfigured(f"task_queues is a list or mapping of queues, not {saferepr(setting, 60)}")
-    items: Iterable[tuple[Any, Any]]
-    items = setting.items() if isinstance(setting, Mapping) else ((getattr(q, "name", q), q) for q in setting)
-    queues = {}
-    for name, value in items:
-        _typed("name", name, str)  # a list may hold anything
-        exchange = default.exchange
-        queues[name] = as_queue(value, name=name, default_exchange=exchange.name, default_type=exchange.type)
-    return queues
 
 
 def queue_defaults(conf: Mapping[str, Any]) -> QueueDefaults:
@@ -148,6 +66,7 @@ class Router:
         on_created: Callable[[Queue], None] | None = None,
     ) -> None:
         self.queues = {name: defaults.complete(queue) for name, queue in queues.items()}
+        self._aliases = {queue.alias: queue.name for queue in self.queues.values() if queue.alias}
         self.default = defaults.complete(default)
         self.create_missing = create_missing
         self._defaults = defaults
@@ -200,7 +119,7 @@ class Router:
             raise ImproperlyConfigured(f"a routing key is text, not {saferepr(routing_key, 60)}")
         if queue is not None:
             queue = self.queue(queue) if isinstance(queue, str) else self._given(queue)
-            if queue.exchange.type == "direct":
+            if queue.exchange.type == "direct" and not queue.is_broadcast:
                 return Route(queue.name, "", queue.name, rest)
             exchange, routing_key = queue.exchange, routing_key or queue.routing_key
         elif not exchange and (not routing_key or routing_key == self.default.routing_key):
@@ -208,6 +127,14 @@ class Router:
         exchange = self._exchange(exchange, place.get("exchange_type"))
         if exchange.type == "direct":
             return self._bound(exchange, routing_key or "", rest)
+        if exchange.type == "fanout" and not routing_key:  # it means nothing there, but Redis has a channel for each
+            keys = (
+                each.routing_key
+                for queue in self.queues.values()
+                for each in queue.all_bindings
+                if each.exchange == exchange
+            )
+            routing_key = next(keys, "")
         return Route("", exchange.name, routing_key or "", rest)
 
     def _exchange(self, exchange: Any, kind: str | None) -> Exchange:
@@ -216,17 +143,22 @@ class Router:
             return self.default.exchange
         if not isinstance(exchange, str):
             return as_exchange(exchange)
-        known = (queue.exchange for queue in (self.default, *self.queues.values()))
-        return next(
-            (each for each in known if each.name == exchange),
-            Exchange(exchange, _typed("exchange_type", kind or "direct", str)),
-        )
+        known = (each.exchange for queue in (self.default, *self.queues.values()) for each in queue.all_bindings)
+        if not (kind is None or isinstance(kind, str)):
+            raise ImproperlyConfigured(f"an exchange type is text, not {saferepr(kind, 60)}")
+        return next((each for each in known if each.name == exchange), Exchange(exchange, kind or "direct"))
 
     def _bound(self, exchange: Exchange, routing_key: str, rest: dict[str, Any]) -> Route:
         """The queue behind a direct exchange. Queues that only the broker knows are found by name there."""
-        for queue in (self.default, *self.queues.values()):
-            if queue.exchange == exchange and queue.routing_key == routing_key:
-                return Route(queue.name, "", queue.name, rest)
+        bound = [
+            queue
+            for queue in {queue.name: queue for queue in (self.default, *self.queues.values())}.values()
+            if any(each.exchange == exchange and each.routing_key == routing_key for each in queue.all_bindings)
+        ]
+        if len(bound) == 1 and not bound[0].is_broadcast:
+            return Route(bound[0].name, "", bound[0].name, rest)
+        if bound:
+            return Route("", exchange.name, routing_key, rest)
         if exchange.name == routing_key:  # how a queue that was made by naming it is bound
             return self._resolve({"queue": routing_key}, rest)
         if exchange == self.default.exchange:
@@ -237,11 +169,13 @@ class Router:
         return Route("", exchange.name, routing_key, rest)
 
     def queue(self, name: str) -> Queue:
-        """The queue of this name, created if that is allowed."""
-        found = self.queues.get(name)
+        """The queue of this name or alias, created if that is allowed."""
+        found = self.queues.get(name) or self.queues.get(self._aliases.get(name, ""))
         if found is None:
             if name == self.default.name:
                 return self.default
+            if is_copy(name):  # a retry goes back to the copy it came from
+                return Queue(name)
             if not self.create_missing:
                 raise QueueNotFound(
                     f"Queue {name!r} is not in task_queues ({', '.join(sorted(self.queues)) or 'empty'})."
@@ -250,11 +184,24 @@ class Router:
             found = self._add(self._defaults.missing(name))
         return found
 
+    def to_declare(self) -> list[Queue]:
+        """The queues that a sender has to declare: nobody could make them up, or a message to one of them goes to others, too."""
+        places = Counter(
+            (each.exchange.name, each.routing_key) for queue in self.queues.values() for each in queue.all_bindings
+        )
+        return [
+            queue
+            for queue in self.queues.values()
+            if queue.is_special or any(places[each.exchange.name, each.routing_key] > 1 for each in queue.all_bindings)
+        ]
+
     def _given(self, queue: Any) -> Queue:
         """The queue that a call brings as an object."""
-        _named("queue", queue)
+        if isinstance(queue, Mapping):
+            raise ImproperlyConfigured(f"{saferepr(queue, 60)} is no queue: it is neither a name nor an object that has one")
+        queue = as_queue(queue)
         found = self.queues.get(queue.name)
-        return self._add(self._defaults.complete(as_queue(queue))) if found is None else found
+        return self._add(self._defaults.complete(queue)) if found is None else found
 
     def _add(self, queue: Queue) -> Queue:
         self.queues[queue.name] = queue

@@ -476,7 +476,9 @@ def _options_of(context: Context) -> dict[str, Any]:
     options = {option: value for option, name in _REQUEST_OPTIONS if (value := getattr(context, name)) is not None}
     options["time_limit"], options["soft_time_limit"] = context.time_limit, context.soft_time_limit
     info = context.delivery_info or {}
-    if info.get("exchange"):
+    if info.get("queue"):  # a worker's copy of a broadcast queue: this worker tries again, not all
+        options["queue"] = info["queue"]
+    elif info.get("exchange"):
         options.update(exchange=info["exchange"], routing_key=info.get("routing_key"))
     elif info.get("routing_key"):
         options["queue"] = info["routing_key"]

@@ -54,11 +54,21 @@ class _Parts:
         self.consuming = Link(place, "consumer")
         self.topology = Topology(self.publishing, known)
         self.publisher = Publisher(self.publishing, self.topology)
-        self.consumer = Consumer(self.consuming, Topology(self.consuming, known))
+        self.consumer = Consumer(self.consuming, Topology(self.consuming, known, consumes=True))
         self.parking = Parking(self.consumer, self.publisher)
         self.consumer.on_look = self.parking.renew
         self.dead = DeadLetters(self.consuming, self.consumer.topology, self.publisher)
         self.broadcasting = threading.Lock()
+
+    def topology_of(self, queue: str) -> Topology:
+        """Where a queue can be asked about: an exclusive one over the connection that consumes it."""
+        known = self.topology.known.get(queue)
+        return self.consumer.topology if known is not None and known.exclusive else self.topology
+
+    def ensure_delayed(self, queues: Iterable[str], deadline: Deadline) -> None:
+        """Make delayed delivery to queues possible."""
+        for queue in queues:
+            self.topology_of(queue).ensure_delayed(queue, deadline)
 
     def close(self) -> None:
         """Close both connections."""
@@ -126,7 +136,7 @@ class AmqpTransport:
             extra = own_headers(*counts) if any(counts) else None
             letters.append(parts.publisher.to_queue(message, entry.queue, wait, extra))
         try:
-            parts.publisher.ensure_delayed({entry.queue for entry in far})
+            parts.ensure_delayed({entry.queue for entry in far}, self._deadline())
             parts.publisher.send(letters)
         except OperationalError:
             parts.consumer.return_far(far)
@@ -171,7 +181,7 @@ class AmqpTransport:
             copies.append(_again(parts.publisher, settlement, entry, wait))
             if wait > 0:
                 delayed.add(entry.queue)
-        parts.publisher.ensure_delayed(delayed)
+        parts.ensure_delayed(delayed, self._deadline())
         return copies
 
     def _deadline(self) -> Deadline:
@@ -220,7 +230,7 @@ class AmqpTransport:
     def delete(self, queue: str) -> int:
         """Remove a queue, and its queue of dead letters if that is empty; returns how many messages were ready."""
         parts = self._parts
-        deleted = parts.topology.ask_about(Request("queue_delete", {"queue": queue}))
+        deleted = parts.topology_of(queue).ask_about(Request("queue_delete", {"queue": queue}))
         parts.topology.forget(queue)
         parts.consumer.topology.forget(queue)
         self._known.pop(queue, None)
@@ -234,14 +244,14 @@ class AmqpTransport:
 
     def purge(self, queue: str) -> int:
         """Delete what is ready. Delayed messages lie in queues that all share: they stay."""
-        purged = self._parts.topology.ask_about(Request("queue_purge", {"queue": queue}))
+        purged = self._parts.topology_of(queue).ask_about(Request("queue_purge", {"queue": queue}))
         return 0 if purged is None else int(purged.message_count)
 
     def size(self, queue: str) -> QueueSize:
         """What is ready; of leased and delayed messages AMQP knows only our own."""
         parts = self._parts
         leased, early = parts.consumer.count(queue)
-        return QueueSize(ready=parts.topology.count(queue) or 0, delayed=early, leased=leased)
+        return QueueSize(ready=parts.topology_of(queue).count(queue) or 0, delayed=early, leased=leased)
 
     # --- dead letters
 

@@ -131,8 +131,8 @@ class Consumer:
         for queue in queues:
             if queue not in session.listening:
                 self.topology.ensure(queue, deadline)
-        requests = plan(session, queues, limit, self._tokens)
-        others = [queue for queue in session.listening if queue not in queues] if self._fetching == 1 else []
+        requests = plan(session, queues, limit, self._tokens, self.topology.known)
+        others = self._endable(session, queues) if self._fetching == 1 else []
         requests += [cancel(session.listening.pop(queue).tag) for queue in others]
         if requests:
             try:
@@ -146,6 +146,14 @@ class Consumer:
             self._drain(session)
             self._give_back(session, [entry for entry in session.unfetched() if entry.queue not in queues])
         return bool(requests)
+
+    def _endable(self, session: Session, wanted: Sequence[str] = ()) -> list[str]:
+        """Queues whose consumer may be cancelled. One that goes with its last consumer keeps it until the worker leaves."""
+        return [queue for queue in session.listening if queue not in wanted and not self._is_bound_to_us(queue)]
+
+    def _is_bound_to_us(self, queue: str) -> bool:
+        known = self.topology.known.get(queue)
+        return known is not None and known.auto_delete
 
     def _forget_cancelled(self, session: Session) -> None:
         """Consumers that the server has ended, because their queue was deleted or its node has gone."""
@@ -304,9 +312,9 @@ class Consumer:
 
     def _cancel(self, session: Session) -> None:
         """Cancel all consumers. What has come stays here for a while: a fetch will probably follow."""
-        listening, session.listening = session.listening, {}
+        listening = [session.listening.pop(queue) for queue in self._endable(session)]
         if listening:
-            session.channel.ask(self.link.deadline(), *[cancel(each.tag) for each in listening.values()])
+            session.channel.ask(self.link.deadline(), *[cancel(each.tag) for each in listening])
         self._drain(session)
 
     def _give_up_surplus(self, session: Session) -> None:
@@ -316,7 +324,11 @@ class Consumer:
         self._give_back(session, session.unfetched())
 
     def _give_back(self, session: Session, entries: list[Entry]) -> None:
-        back = [entry for entry in entries if entry.envelope.deliveries < MAX_RETURNS]
+        back = [
+            entry
+            for entry in entries
+            if entry.envelope.deliveries < MAX_RETURNS and not self._is_bound_to_us(entry.queue)
+        ]
         if back:
             session.drop(back)
             session.channel.acknowledge((), sorted(entry.tag for entry in back))

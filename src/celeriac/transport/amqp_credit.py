@@ -13,8 +13,9 @@ Invariant: what `plan` writes down about the session is true once its requests a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from celeriac.routing import Queue
 from celeriac.transport.amqp_request import Request, cancel, consume, prefetch
 from celeriac.transport.amqp_session import Listening, Session
 
@@ -28,11 +29,14 @@ MANY = 8
 PATIENCE = 1.0
 
 
-def plan(session: Session, queues: Sequence[str], limit: int, tags: Iterator[int]) -> list[Request]:
+def plan(
+    session: Session, queues: Sequence[str], limit: int, tags: Iterator[int], known: Mapping[str, Queue]
+) -> list[Request]:
     """What to ask for, so that `limit` messages more than are here may come from each of these queues.
 
     Args:
         tags: Numbers for new consumers.
+        known: Definitions of queues.
     """
     requests: list[Request] = []
     for queue in queues:
@@ -40,13 +44,18 @@ def plan(session: Session, queues: Sequence[str], limit: int, tags: Iterator[int
         present = session.listening.get(queue)
         if present is not None and present.prefetch - here >= (limit + 1) // 2:
             continue
-        if present is not None:
+        about = known.get(queue)
+        goes_last = about is not None and about.auto_delete  # the queue would go with its consumer
+        if present is not None and not goes_last:
             requests.append(cancel(present.tag))
         tag = f"celeriac-{next(tags)}"
         allowed = min(here + (limit if limit < MANY else 2 * limit), MAX_PREFETCH)
         session.queue_of[tag] = queue
         session.listening[queue] = Listening(tag, allowed)
-        requests += [prefetch(allowed), consume(queue, tag)]
+        arguments = about.consumer_arguments if about is not None else None
+        requests += [prefetch(allowed), consume(queue, tag, arguments=arguments)]
+        if present is not None and goes_last:
+            requests.append(cancel(present.tag))
     return requests
 
 

@@ -67,6 +67,8 @@ class Publisher:
             self.ensure_delayed(delayed)
             now = time.time()  # that takes a second, once in a broker's life
         letters = [self._letter(message, now) for message in messages]
+        if self._topology.broadcasts:
+            self._topology.ensure_broadcasts({letter.exchange for letter in letters})
         self._topology.ensure_present({letter.queue for letter in letters if letter.queue})
         self.send(letters)
 
@@ -80,7 +82,8 @@ class Publisher:
                 delay.ENTRY, delay.delayed_key(wait, key), to_properties(message, is_delayed=True), message
             )
         # A delayed message to any other exchange is put off by whoever fetches it: only there its queue is known.
-        return make_letter(exchange, key, to_properties(message, is_delayed=bool(wait)), message)
+        letter = make_letter(exchange, key, to_properties(message, is_delayed=bool(wait)), message)
+        return letter._replace(is_mandatory=False) if exchange in self._topology.broadcasts else letter
 
     def to_queue(self, message: Message, queue: str, wait: int, extra: dict[str, object] | None = None) -> Letter:
         """The letter that brings a message to a queue, after so many whole seconds."""

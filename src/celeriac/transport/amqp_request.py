@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from celeriac.routing import Queue
+from celeriac.routing import Exchange, Queue
 
 __all__ = [
-    "Request", "bind_exchange", "bind_queue", "cancel", "consume", "declare_exchange", "declare_queue", "define", "look_up",
-    "prefetch",
+    "Request", "bind_exchange", "bind_queue", "cancel", "consume", "declare_exchange", "declare_queue", "define",
+    "define_exchange", "look_up", "prefetch",
 ]  # fmt: skip
 
 
@@ -67,9 +67,10 @@ def prefetch(count: int) -> Request:
     return Request("basic_qos", {"prefetch_count": count})
 
 
-def consume(queue: str, tag: str, *, no_ack: bool = False) -> Request:
+def consume(queue: str, tag: str, *, no_ack: bool = False, arguments: Mapping[str, Any] | None = None) -> Request:
     """Have a queue's messages pushed."""
-    return Request("basic_consume", {"queue": queue, "consumer_tag": tag, "auto_ack": no_ack})
+    wanted = {"queue": queue, "consumer_tag": tag, "auto_ack": no_ack}
+    return Request("basic_consume", {**wanted, "arguments": dict(arguments)} if arguments else wanted)
 
 
 def cancel(tag: str) -> Request:
@@ -78,24 +79,45 @@ def cancel(tag: str) -> Request:
 
 
 def define(queue: Queue) -> list[Request]:
-    """Declare a queue with its exchange and its binding, as kombu does."""
-    exchange = queue.exchange
-    arguments = dict(queue.queue_arguments)
-    if queue.max_priority is not None:
-        arguments["x-max-priority"] = int(queue.max_priority)
-    if queue.expires is not None:
-        arguments["x-expires"] = int(queue.expires * 1000)
-    if queue.message_ttl is not None:
-        arguments["x-message-ttl"] = int(queue.message_ttl * 1000)
-    requests = [
-        declare_queue(
-            queue.name, arguments, durable=queue.durable, exclusive=queue.exclusive, auto_delete=queue.auto_delete
-        )
-    ]
-    if not exchange.name:
+    """Declare a queue with its exchanges and its bindings, as kombu does; of a broadcast queue the exchange alone."""
+    if queue.no_declare:
+        return []
+    requests = [request for each in queue.all_bindings for request in define_exchange(each.exchange)]
+    if queue.is_broadcast:
         return requests
-    if not exchange.name.startswith("amq."):
-        flags = {"durable": exchange.durable, "auto_delete": exchange.auto_delete}
-        requests.insert(0, declare_exchange(exchange.name, exchange.type, arguments=exchange.arguments, **flags))
-    requests.append(bind_queue(queue.name, exchange.name, queue.routing_key, queue.binding_arguments))
+    requests.append(
+        declare_queue(
+            queue.name,
+            _arguments(queue),
+            durable=queue.durable,
+            exclusive=queue.exclusive,
+            auto_delete=queue.auto_delete,
+        )
+    )
+    requests += [
+        bind_queue(queue.name, each.exchange.name, each.routing_key, each.arguments) for each in queue.all_bindings
+    ]
     return requests
+
+
+def define_exchange(exchange: Exchange) -> list[Request]:
+    """Declare an exchange, unless it is the server's own."""
+    if exchange.no_declare or exchange.name.startswith("amq."):
+        return []
+    if exchange.passive:
+        return [Request("exchange_declare", {"exchange": exchange.name, "passive": True})]
+    flags = {"durable": exchange.durable, "auto_delete": exchange.auto_delete}
+    return [declare_exchange(exchange.name, exchange.type, arguments=exchange.arguments, **flags)]
+
+
+def _arguments(queue: Queue) -> dict[str, Any]:
+    """A queue's arguments; its properties rank above them, as for kombu."""
+    milliseconds = {"x-expires": queue.expires, "x-message-ttl": queue.message_ttl}
+    numbers = {
+        "x-max-length": queue.max_length, "x-max-length-bytes": queue.max_length_bytes, "x-max-priority": queue.max_priority,
+    }  # fmt: skip
+    return {
+        **queue.queue_arguments,
+        **{name: int(value) for name, value in numbers.items() if value is not None},
+        **{name: int(value * 1000) for name, value in milliseconds.items() if value is not None},
+    }

@@ -7,10 +7,10 @@ missing; the definitions themselves are remembered for good.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from celeriac.errors import ImproperlyConfigured
+from celeriac.errors import ImproperlyConfigured, QueueNotFound
 from celeriac.routing import Exchange, Queue
 from celeriac.timing import Deadline
 from celeriac.transport import amqp_delay as delay
@@ -30,13 +30,17 @@ class Topology:
     Args:
         link: Where it is declared.
         known: Definitions by name, of queues that were declared or had to be made up.
+        consumes: Whether this connection consumes: exclusive queues belong to it.
     """
 
-    def __init__(self, link: Link, known: dict[str, Queue]) -> None:
+    def __init__(self, link: Link, known: dict[str, Queue], *, consumes: bool = False) -> None:
         self._link = link
         self.known = known
+        self._consumes = consumes
         #: Exchanges whose delayed messages pass Celery's own way: names of topic exchanges beside quorum queues.
         self.delaying_exchanges: set[str] = set()
+        #: Exchanges of broadcast queues, by name: their messages may reach nobody.
+        self.broadcasts = _broadcasts(known.values())
         self._made: set[str] = set()
         self._connection: Connection | None = None
 
@@ -47,21 +51,29 @@ class Topology:
             ImproperlyConfigured: A queue or exchange exists with other properties.
         """
         self.known.update((queue.name, queue) for queue in queues)
+        self.broadcasts |= _broadcasts(queues)
         deadline = self._link.deadline()
         for queue in queues:
-            self._declare(queue, deadline)
+            if not queue.exclusive:  # who consumes it makes it: it belongs to that connection
+                self._declare(queue, deadline)
         if any(queue.queue_arguments.get("x-queue-type") == "quorum" for queue in queues):
             self._declare_celery_delay(queues, deadline)
 
     def _declare(self, queue: Queue, deadline: Deadline) -> None:
+        if queue.exclusive and not self._consumes:
+            raise QueueNotFound(f"queue {queue.name!r} is exclusive, and the worker that it belongs to is not there")
+        requests = define(queue)
         try:
-            self._link.ask(*define(queue), deadline=deadline)
+            if requests:
+                self._link.ask(*requests, deadline=deadline)
         except ChannelClosed as exc:
             if exc.code in (PRECONDITION, 403):
                 raise ImproperlyConfigured(
                     f"queue {queue.name!r} can't be declared as configured: {exc.text}. Delete it at the broker, or"
                     " configure it as it is there"
                 ) from exc
+            if exc.code == LOCKED:
+                raise ImproperlyConfigured(f"queue {queue.name!r} is exclusive and belongs to another worker") from exc
             raise
         self._remember(f"queue {queue.name}")
 
@@ -69,15 +81,18 @@ class Topology:
         """What stock clients need to delay messages to quorum queues: exchanges that are not direct get delayed keys, too."""
         self._ensure_chain(deadline)
         requests = []
-        for queue in queues:
-            if not queue.exchange.name or queue.exchange.type == "direct":
+        for name, bound in (
+            (queue.name, each) for queue in queues if _is_ordinary(queue) for each in queue.all_bindings
+        ):
+            exchange = bound.exchange
+            if exchange.type == "direct":
                 continue
-            key = queue.routing_key if queue.routing_key.startswith("#") else f"#.{queue.routing_key}"
-            requests.append(bind_exchange(queue.exchange.name, delay.DELIVERY, key))
-            if queue.exchange.type != "headers":  # there a second binding, without arguments, would take everything
-                requests.append(bind_queue(queue.name, queue.exchange.name, key))
-            if queue.exchange.type == "topic":
-                self.delaying_exchanges.add(queue.exchange.name)
+            key = bound.routing_key if bound.routing_key.startswith("#") else f"#.{bound.routing_key}"
+            requests.append(bind_exchange(exchange.name, delay.DELIVERY, key))
+            if exchange.type != "headers":  # there a second binding, without arguments, would take everything
+                requests.append(bind_queue(name, exchange.name, key))
+            if exchange.type == "topic":
+                self.delaying_exchanges.add(exchange.name)
         self._link.ask(*requests, deadline=deadline)
 
     def ensure(self, name: str, deadline: Deadline) -> None:
@@ -100,6 +115,12 @@ class Topology:
                 self._remember(f"queue {name}")
             else:
                 self.ensure(name, deadline)
+
+    def ensure_broadcasts(self, names: set[str]) -> None:
+        """Make exchanges of broadcast queues exist."""
+        for queue in {queue.name: queue for name, queue in self.broadcasts.items() if name in names}.values():
+            if not self._has(f"queue {queue.name}"):
+                self._declare(queue, self._link.deadline())
 
     def ensure_delayed(self, name: str, deadline: Deadline) -> None:
         """Make delayed delivery to a queue possible."""
@@ -142,8 +163,13 @@ class Topology:
             self._link.ask(*requests[start : start + 8])
 
     def exists(self, name: str, deadline: Deadline | None = None) -> bool:
-        """Whether a queue exists."""
-        return self.count(name, deadline) is not None
+        """Whether a queue exists; one that belongs to another connection does."""
+        try:
+            return self.count(name, deadline) is not None
+        except ChannelClosed as exc:
+            if exc.code == LOCKED:
+                return True
+            raise
 
     def count(self, name: str, deadline: Deadline | None = None) -> int | None:
         """How many messages of a queue are ready; None if there is no such queue."""
@@ -173,3 +199,13 @@ class Topology:
     def _remember(self, what: str) -> None:
         self._has(what)
         self._made.add(what)
+
+
+def _broadcasts(queues: Iterable[Queue]) -> dict[str, Queue]:
+    """Broadcast queues by the names of their exchanges."""
+    return {each.exchange.name: queue for queue in queues if queue.is_broadcast for each in queue.all_bindings}
+
+
+def _is_ordinary(queue: Queue) -> bool:
+    """Whether it is declared whole, by whoever knows it."""
+    return not (queue.is_broadcast or queue.exclusive or queue.no_declare)

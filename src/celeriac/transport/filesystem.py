@@ -22,7 +22,7 @@ from celeriac.results.sqlite_schema import boot_id
 from celeriac.routing import Queue
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
-from celeriac.transport.binding import queues_for
+from celeriac.transport.binding import broadcast_exchanges, queues_for
 from celeriac.transport.filesystem_dead import DeadLetters
 from celeriac.transport.filesystem_files import Files, listed, mapped_errors, moved, read, removed
 from celeriac.transport.filesystem_name import Lease, Name, new_name, parse_due, parse_lease
@@ -59,6 +59,7 @@ class FilesystemTransport(TopicMail):
         self._boot = boot_id().replace("-", "")[:8]
         #: Where the files of our leases are, by token.
         self._held: dict[str, Lease] = {}
+        self._broadcasts: set[str] = set()
         self._turn = 0
         self._has_swept = False
         self._interrupts = 0
@@ -98,7 +99,8 @@ class FilesystemTransport(TopicMail):
     def _queues_for(self, message: Message) -> list[str]:
         if message.queue:
             return [message.queue]
-        return queues_for(message, self._bindings.of(message.exchange) if message.exchange else ())
+        bound = self._bindings.of(message.exchange) if message.exchange else ()
+        return queues_for(message, bound, now=self._clock.now(), is_broadcast=message.exchange in self._broadcasts)
 
     # fetch
 
@@ -296,8 +298,11 @@ class FilesystemTransport(TopicMail):
 
     def declare(self, queues: Sequence[Queue]) -> None:
         """Write bindings down. Queues themselves need no declaration."""
+        self._broadcasts |= broadcast_exchanges(queues)
         with mapped_errors(self.url):
-            self._bindings.declare(queues)
+            expired = self._bindings.declare(queues, self._clock.now())
+        for queue in expired:
+            self.delete(queue)
 
     def delete(self, queue: str) -> int:
         """Remove a queue's messages and bindings."""

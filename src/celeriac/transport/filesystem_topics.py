@@ -20,7 +20,7 @@ import msgspec
 
 from celeriac.routing import Queue
 from celeriac.timing import Deadline
-from celeriac.transport.binding import Binding
+from celeriac.transport.binding import Binding, bindings_of, expired
 from celeriac.transport.filesystem_files import Files, listed, mapped_errors, read, removed
 
 __all__ = ["Bindings", "FilesystemSubscription", "broadcast"]
@@ -41,20 +41,27 @@ class Bindings:
         self._temporary = os.path.join(control, "celeriac-tmp")
         self._files = files
 
-    def declare(self, queues: Sequence[Queue]) -> None:
-        """Write bindings down. The default exchange needs none."""
-        files = []
+    def declare(self, queues: Sequence[Queue], now: float) -> set[str]:
+        """Write bindings down; returns the queues that have expired. The default exchange needs no bindings."""
+        files, old, over = [], [], set()
         for queue in queues:
-            if not queue.exchange.name:
-                continue
-            binding = Binding(queue.name, queue.exchange.type, queue.routing_key, queue.binding_arguments)
-            content = msgspec.json.encode(binding, order="sorted")
-            name = hashlib.sha256(content).hexdigest()[:32]
-            place = os.path.join(self._folder, _safe(queue.exchange.name), name)
-            if not os.path.exists(place):
-                files.append((place, content))
+            for exchange, binding in bindings_of(queue, now):
+                content = msgspec.json.encode(binding, order="sorted")
+                name = hashlib.sha256(content).hexdigest()[:32]
+                place = os.path.join(self._folder, _safe(exchange), name)
+                if not os.path.exists(place):
+                    files.append((place, content))
+                if queue.life is not None:
+                    found = self._read(_safe(exchange))
+                    old += [path for path, each in found if each.queue == queue.name and path != place]
+                    over |= expired((each for _, each in found if each.queue != queue.name), now)
         if files:
             self._files.put(files, self._temporary)
+        new = {place for place, _ in files}
+        for path in old:  # the new ones are there: at no moment is the queue unbound
+            if path not in new:
+                removed(path)
+        return over
 
     def of(self, exchange: str) -> list[Binding]:
         """The bindings of an exchange."""

@@ -21,7 +21,7 @@ from celeriac.results.memory import MemoryStore
 from celeriac.routing import Queue
 from celeriac.timing import SYSTEM_CLOCK, Clock, Deadline
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
-from celeriac.transport.binding import Binding, queues_for
+from celeriac.transport.binding import bindings_of, broadcast_exchanges, expired, queues_for
 from celeriac.transport.mailbox import TopicMail
 from celeriac.transport.memory_broker import Broker, Entry, MemorySubscription
 from celeriac.transport.packing import WRITE_ERRORS, head_of, unpack, unwritable, write_head
@@ -51,6 +51,7 @@ class MemoryTransport(TopicMail):
         self.name = base.partition("://")[2].strip("/")
         self._clock = clock
         self._store = MemoryStore(base, clock=clock)
+        self._broadcasts: set[str] = set()
         self._turn = 0
         self._interrupts = 0
 
@@ -79,13 +80,8 @@ class MemoryTransport(TopicMail):
         return entries
 
     def _queues_for(self, message: Message) -> list[str]:
-        if message.queue:
-            return [message.queue]
-        kind = self._broker.exchanges.get(message.exchange, "direct")
         bound = self._broker.bindings.get(message.exchange, ())
-        return queues_for(
-            message, [Binding(each.name, kind, each.routing_key, each.binding_arguments) for each in bound]
-        )
+        return queues_for(message, bound, now=self._clock.now(), is_broadcast=message.exchange in self._broadcasts)
 
     def _insert(self, broker: Broker, entries: Iterable[Entry]) -> None:
         now = self._clock.now()
@@ -221,20 +217,31 @@ class MemoryTransport(TopicMail):
             self._broker.changed.notify_all()
 
     def declare(self, queues: Sequence[Queue]) -> None:
-        """Keep exchanges and bindings. Queues themselves need no declaration."""
+        """Keep bindings. Queues themselves need no declaration."""
+        self._broadcasts |= broadcast_exchanges(queues)
         with self._broker.changed:
+            now = self._clock.now()
             for queue in queues:
-                if queue.exchange.name:
-                    self._broker.exchanges[queue.exchange.name] = queue.exchange.type
-                    bound = self._broker.bindings[queue.exchange.name]
-                    if queue not in bound:
-                        bound.append(queue)
+                made = bindings_of(queue, now)
+                if queue.life is not None:
+                    self._renew(queue.name, {exchange for exchange, _ in made}, now)
+                for exchange, binding in made:
+                    if binding not in self._broker.bindings[exchange]:
+                        self._broker.bindings[exchange].append(binding)
+
+    def _renew(self, queue: str, exchanges: set[str], now: float) -> None:
+        """Make room for new bindings of a queue that expires, and remove others that have expired."""
+        for exchange in exchanges:
+            bound = self._broker.bindings[exchange]
+            bound[:] = [each for each in bound if each.queue != queue]
+            for name in expired(bound, now):
+                self.delete(name)
 
     def delete(self, queue: str) -> int:
         """Remove a queue's messages and bindings."""
         with self._broker.changed:
             for bound in self._broker.bindings.values():
-                bound[:] = [each for each in bound if each.name != queue]
+                bound[:] = [each for each in bound if each.queue != queue]
             self._broker.ready.pop(queue, None)
             return self._remove(entry for entry in self._broker.entries.values() if entry.queue == queue)
 

@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from celeriac.message import DeadLetter, Delivery
-from celeriac.routing import Queue
 from celeriac.timing import Deadline
+from celeriac.transport.binding import Binding
 
 __all__ = ["Broker", "Entry", "MemorySubscription"]
 
@@ -52,8 +52,7 @@ class Broker:
         self.delayed: list[tuple[float, int]] = []
         self.leased: list[tuple[float, int]] = []
         self.dead: dict[int, tuple[DeadLetter, Entry]] = {}
-        self.exchanges: dict[str, str] = {}
-        self.bindings: defaultdict[str, list[Queue]] = defaultdict(list)
+        self.bindings: defaultdict[str, list[Binding]] = defaultdict(list)
         self.subscriptions: list[MemorySubscription] = []
 
     def make_ready(self, entry: Entry) -> None:

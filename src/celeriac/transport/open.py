@@ -16,8 +16,9 @@ from celeriac.results.drivers import find_factory
 from celeriac.timing import jitter
 from celeriac.transport.base import Transport
 from celeriac.transport.failover import FailoverTransport
+from celeriac.transport.split import SplitTransport
 
-__all__ = ["ENTRY_POINT_GROUP", "TRANSPORTS", "broker_urls", "open_transport"]
+__all__ = ["ENTRY_POINT_GROUP", "TRANSPORTS", "broker_urls", "open_transport", "open_worker_transport"]
 
 ENTRY_POINT_GROUP = "celeriac.transports"
 
@@ -99,6 +100,15 @@ def open_transport(
         raise ImproperlyConfigured(f"Several brokers for one app must be of one kind, unlike {shown}.")
     brokers = {each: _open_one(each, options, settings) for each in urls}
     return FailoverTransport(brokers, _order(urls, settings["broker_failover_strategy"] if settings else "round-robin"))
+
+
+def open_worker_transport(conf: Mapping[str, Any]) -> Transport:
+    """The broker as a worker sees it: it reads from `broker_read_url`, and what it sends goes to `broker_write_url`."""
+    options = conf["broker_transport_options"]
+    reading = open_transport(conf["broker_read_url"], options, conf)
+    if not conf["broker_write_url"] or conf["broker_write_url"] == conf["broker_read_url"]:
+        return reading
+    return SplitTransport(reading, open_transport(conf["broker_write_url"], options, conf))
 
 
 def broker_urls(url: str | Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celeriac.errors import ImproperlyConfigured, MessageTooLarge
@@ -24,7 +24,7 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.results.redis import RedisStore
 from celeriac.results.redis_connection import Argument, Script, Server
 from celeriac.results.redis_url import parse_url
-from celeriac.routing import Queue
+from celeriac.routing import Queue, is_copy
 from celeriac.transport.base import Box, Capabilities, Commit, Mailbox, QueueSize, Subscription
 from celeriac.transport.binding import queues_for
 from celeriac.transport.redis_bell import Bell
@@ -32,6 +32,7 @@ from celeriac.transport.redis_bindings import Bindings, expiry
 from celeriac.transport.redis_dead_letters import DeadLetters, letter_head
 from celeriac.transport.redis_durability import durability_report
 from celeriac.transport.redis_envelope import decode, encode, new_tag
+from celeriac.transport.redis_fanout import FanoutListener, marked
 from celeriac.transport.redis_keys import OPTIONS, Keys
 from celeriac.transport.redis_lua import COMMIT, DELETE, EXTEND, FETCH, PURGE, SIZE, START
 from celeriac.transport.redis_mailbox import open_mailbox, post
@@ -89,6 +90,7 @@ class RedisTransport:
         self._interrupts = 0
         self._turn = 0
         self._expiring: dict[str, Queue] = {}
+        self._listeners: dict[str, FanoutListener] = {}
         self._restore_at = 0.0
         self._beat_at = 0.0
         self._clock_ahead, self._clock_read_at = 0.0, -math.inf
@@ -136,7 +138,9 @@ class RedisTransport:
         queues, is_fanout = self._bindings.route(message)
         if is_fanout:  # stock workers listen to the channel
             topic = f"{message.exchange}/{message.routing_key}" if message.routing_key else message.exchange
-            others.append(("PUBLISH", self._keys.channel(topic), encode(message, message.routing_key, new_tag())))
+            others.append(
+                ("PUBLISH", self._keys.channel(topic), marked(encode(message, message.routing_key, new_tag())))
+            )
         return queues
 
     def _delays_at_publish(self) -> bool:
@@ -277,7 +281,7 @@ class RedisTransport:
                 logger.warning("%s: %s", self.url, line)
             self._is_checked = True
         if self._expiring:
-            self._bindings.declare(self._expiring.values())
+            self.declare(list(self._expiring.values()))
         restore(self._server, self._keys, self._bindings)
 
     def durability_report(self) -> list[str]:
@@ -373,12 +377,21 @@ class RedisTransport:
 
     def declare(self, queues: Sequence[Queue]) -> None:
         """Write bindings. Queues themselves need no declaration."""
-        self._expiring |= {queue.name: queue for queue in queues if expiry(queue) is not None}
-        self._bindings.declare(queues)
+        self._expiring |= {q.name: q for q in queues if expiry(q) is not None and not is_copy(q.name)}
+        for name in self._bindings.declare(queues):
+            self.delete(name)
+        for queue in queues:
+            if is_copy(queue.name) and queue.exchange.type == "fanout":
+                with self._lock:
+                    if queue.name not in self._listeners:
+                        self._listeners[queue.name] = FanoutListener(
+                            self._server, self._keys, queue.exchange.name, queue.name
+                        )
 
     def delete(self, queue: str) -> int:
         """Remove a queue's messages and bindings."""
         self._expiring.pop(queue, None)
+        self._close_listeners([queue])
         self._bindings.remove(queue)
         return int(self._about_queue(DELETE, queue))
 
@@ -390,6 +403,13 @@ class RedisTransport:
         """Count the queue's messages. Those that stock workers hold can't be told by queue and are not counted."""
         ready, delayed, leased = self._about_queue(SIZE, queue)
         return QueueSize(ready=ready, delayed=delayed, leased=leased)
+
+    def _close_listeners(self, queues: Iterable[str]) -> None:
+        with self._lock:
+            listeners = [self._listeners.pop(queue, None) for queue in queues]
+        for listener in listeners:
+            if listener is not None:
+                listener.close()
 
     def _about_queue(self, script: Script, queue: str) -> Any:
         keys = [*self._keys.heads(), *self._keys.lists(queue)]
@@ -435,6 +455,7 @@ class RedisTransport:
         """Close idle connections."""
         with self._lock:
             bells, self._idle_bells = self._idle_bells, []
+        self._close_listeners(list(self._listeners))
         for bell in bells:
             bell.close()
         self._server.close()

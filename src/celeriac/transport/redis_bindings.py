@@ -16,8 +16,8 @@ import msgspec
 from celeriac.errors import QueueNotFound
 from celeriac.message import Message
 from celeriac.results.redis_connection import Argument, Script, Server
-from celeriac.routing import Queue, binding_matches
-from celeriac.transport.binding import Binding, queues_for
+from celeriac.routing import Queue, binding, binding_matches
+from celeriac.transport.binding import Binding, bindings_of, broadcast_exchanges, expired, queues_for
 from celeriac.transport.redis_keys import Keys
 
 __all__ = ["Bindings", "kombu_pattern"]
@@ -55,6 +55,8 @@ class Bindings:
     def __init__(self, server: Server, keys: Keys) -> None:
         self._server = server
         self._keys = keys
+        #: Exchanges of broadcast queues: stock listeners may be all there are.
+        self._broadcasts: set[str] = set()
 
     def _table(self, exchange: str) -> str:
         return self._keys.key(f"celeriac:bindings.{exchange}")
@@ -62,25 +64,48 @@ class Bindings:
     def _kombu(self, exchange: str) -> str:
         return self._keys.key(f"_kombu.binding.{exchange}")
 
-    def declare(self, queues: Iterable[Queue]) -> None:
-        """Write bindings to both tables."""
+    def declare(self, queues: Sequence[Queue]) -> set[str]:
+        """Write bindings to both tables; returns the queues that have expired."""
+        self._broadcasts |= broadcast_exchanges(queues)
+        now = self._time() if any(queue.life is not None for queue in queues) else 0.0
         commands: list[Sequence[Argument]] = []
+        over: set[str] = set()
         for queue in queues:
-            exchange = queue.exchange
-            if not exchange.name:
-                continue  # the default exchange reaches every queue by its name
-            entry = _Entry(queue.name, exchange.type, queue.routing_key, queue.binding_arguments)
-            commands.append(("SADD", self._table(exchange.name), _encode(entry)))
-            commands.append(("SADD", self._keys.key("celeriac:exchanges"), exchange.name))
-            if exchange.type in ("direct", "topic"):
-                commands += self._kombu_commands(queue)
+            made = bindings_of(queue, now)
+            new = set()
+            for exchange, each in made:
+                entry = _encode(_Entry(each.queue, each.exchange_type, each.routing_key, each.arguments))
+                new.add(entry)
+                commands.append(("SADD", self._table(exchange), entry))
+                commands.append(("SADD", self._keys.key("celeriac:exchanges"), exchange))
+            for each_binding in queue.all_bindings if made else ():
+                if each_binding.exchange.type in ("direct", "topic"):
+                    commands += self._kombu_commands(queue, each_binding)
+            if queue.life is not None:
+                for exchange in {exchange for exchange, _ in made}:
+                    commands += self._outdated(queue.name, exchange, new)
+                    over |= expired(self._entries(exchange), now) - {queue.name}
         if commands:
             self._server.pipeline(commands)
+        return over
 
-    def _kombu_commands(self, queue: Queue) -> list[Sequence[Argument]]:
-        exchange = queue.exchange
-        pattern = kombu_pattern(queue.routing_key) if exchange.type == "topic" else ""
-        member = self._keys.sep.join((queue.routing_key, pattern, queue.name))
+    def _time(self) -> float:
+        seconds, microseconds = self._server.call("TIME")
+        return int(seconds) + int(microseconds) / 1e6
+
+    def _entries(self, exchange: str) -> list[Binding]:
+        return _readable(self._server.call("SMEMBERS", self._table(exchange)))
+
+    def _outdated(self, queue: str, exchange: str, new: set[bytes]) -> list[Sequence[Argument]]:
+        """Commands that remove what our table says of a queue so far. They come after those that bind it anew."""
+        members = self._server.call("SMEMBERS", self._table(exchange))
+        old = [member for member in members if member not in new and self._is_of(member, queue)]
+        return [("SREM", self._table(exchange), *old)] if old else []
+
+    def _kombu_commands(self, queue: Queue, bound: binding) -> list[Sequence[Argument]]:
+        exchange = bound.exchange
+        pattern = kombu_pattern(bound.routing_key) if exchange.type == "topic" else ""
+        member = self._keys.sep.join((bound.routing_key, pattern, queue.name))
         expires = expiry(queue)
         if expires is None:
             permanent = self._keys.key(f"_kombu.binding_permanent.{exchange.name}")
@@ -97,15 +122,15 @@ class Bindings:
         Raises:
             QueueNotFound: No queue is bound for it.
         """
-        ours, theirs = self._server.pipeline(
-            [("SMEMBERS", self._table(message.exchange)), ("SMEMBERS", self._kombu(message.exchange))]
+        ours, theirs, (seconds, _) = self._server.pipeline(
+            [("SMEMBERS", self._table(message.exchange)), ("SMEMBERS", self._kombu(message.exchange)), ("TIME",)]
         )
-        entries = [entry for member in ours if (entry := _entry(member)) is not None]
-        is_fanout = any(entry.type == "fanout" for entry in entries)
+        bindings = sorted(_readable(ours), key=_by_queue)
+        is_broadcast = message.exchange in self._broadcasts
+        is_fanout = is_broadcast or any(each.exchange_type == "fanout" for each in bindings)
         found = {} if is_fanout else dict.fromkeys(self._kombu_queues(theirs, message.routing_key))
-        bindings = [Binding(e.queue, e.type, e.routing_key, e.arguments) for e in sorted(entries, key=_by_queue)]
         try:
-            found |= dict.fromkeys(queues_for(message, bindings))
+            found |= dict.fromkeys(queues_for(message, bindings, now=int(seconds), is_broadcast=is_broadcast))
         except QueueNotFound:
             if not found:
                 raise
@@ -157,22 +182,27 @@ class Bindings:
             self._server.pipeline(commands)
 
     def _is_of(self, member: bytes, queue: str) -> bool:
-        entry = _entry(member)
-        if entry is not None:
-            return entry.queue == queue
+        bound = _decoded(member)
+        if bound is not None:
+            return bound.queue == queue
         return member.decode(errors="replace").split(self._keys.sep)[-1] == queue
 
 
-def _entry(member: bytes) -> _Entry | None:
+def _decoded(member: bytes) -> Binding | None:
     """A binding in our table; None for what nobody of ours wrote."""
     try:
-        return _decoder.decode(member)
+        entry = _decoder.decode(member)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+    return Binding(entry.queue, entry.type, entry.routing_key, entry.arguments)
 
 
-def _by_queue(entry: _Entry) -> str:
-    return entry.queue
+def _readable(members: Iterable[bytes]) -> list[Binding]:
+    return [each for member in members if (each := _decoded(member)) is not None]
+
+
+def _by_queue(bound: Binding) -> str:
+    return bound.queue
 
 
 def _kombu_matches(key: str, pattern: str, routing_key: str) -> bool:
@@ -186,10 +216,7 @@ def _kombu_matches(key: str, pattern: str, routing_key: str) -> bool:
 
 def expiry(queue: Queue) -> int | None:
     """Milliseconds after which an unused queue may go (`x-expires`), or None."""
-    if queue.expires is not None:
-        return int(queue.expires * 1000)
-    given = queue.queue_arguments.get("x-expires")
-    return given if isinstance(given, int) and given > 0 else None
+    return None if queue.life is None else int(queue.life * 1000)
 
 
 def kombu_pattern(routing_key: str) -> str:

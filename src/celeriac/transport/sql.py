@@ -18,6 +18,7 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.results.sql_sleeper import PollingRouser
 from celeriac.routing import Queue
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
+from celeriac.transport.binding import broadcast_exchanges
 from celeriac.transport.mailbox import TopicMail
 from celeriac.transport.packing import WRITE_ERRORS, head_of, unpack, unwritable, write_head
 from celeriac.transport.sql_messages import Cursor, MessageTables, Row, Token
@@ -43,6 +44,7 @@ class SqlTransport(TopicMail):
         self.url = url
         self._tables = tables
         self._rouser = rouser
+        self._broadcasts: set[str] = set()
         self._turn = 0
         self._promoted_at = 0.0
 
@@ -123,7 +125,12 @@ class SqlTransport(TopicMail):
         return rows, wants
 
     def _queues_for(self, message: Message) -> list[str]:
-        return self._run(lambda cursor: self._tables.queues_for(cursor, message), durable=False, atomic=False)
+        is_broadcast = message.exchange in self._broadcasts
+        return self._run(
+            lambda cursor: self._tables.queues_for(cursor, message, is_broadcast=is_broadcast),
+            durable=False,
+            atomic=False,
+        )
 
     # fetch
 
@@ -284,6 +291,7 @@ class SqlTransport(TopicMail):
 
     def declare(self, queues: Sequence[Queue]) -> None:
         """Write exchanges and bindings."""
+        self._broadcasts |= broadcast_exchanges(queues)
         self._run(lambda cursor: self._tables.declare(cursor, queues))
 
     def delete(self, queue: str) -> int:

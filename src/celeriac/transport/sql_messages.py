@@ -18,7 +18,7 @@ import msgspec
 from celeriac.message import DeadLetter, Message
 from celeriac.routing import Queue
 from celeriac.transport.base import QueueSize
-from celeriac.transport.binding import Binding, queues_for
+from celeriac.transport.binding import Binding, bindings_of, expired, queues_for
 from celeriac.transport.packing import unpack
 
 __all__ = ["Cursor", "MessageTables", "Row", "Token"]
@@ -130,28 +130,44 @@ class MessageTables:
 
     def declare(self, cursor: Cursor, queues: Iterable[Queue]) -> None:
         """Write exchanges and bindings. Queues themselves need no declaration."""
+        now = 0.0
         for queue in queues:
-            exchange = queue.exchange
-            if not exchange.name:
-                continue  # the default exchange reaches every queue by its name
-            cursor.execute(self.put_exchange.format(table=self.exchanges), (exchange.name, exchange.type))
-            arguments = msgspec.msgpack.encode(queue.binding_arguments, order="sorted")
-            values = (exchange.name, queue.name, queue.routing_key, arguments)
-            # The four of them are longer than a key of MySQL may be.
-            digest = hashlib.blake2b(msgspec.msgpack.encode(values), digest_size=16).hexdigest()
-            cursor.execute(self.put_binding.format(table=self.bindings), (digest, *values))
+            if queue.life is not None and not now:
+                cursor.execute(f"SELECT {self.now}")
+                now = float(cursor.fetchall()[0][0])
+            made = bindings_of(queue, now)
+            if queue.life is not None:
+                self._renew(cursor, queue.name, {exchange for exchange, _ in made})
+            for exchange, binding in made:
+                cursor.execute(self.put_exchange.format(table=self.exchanges), (exchange, binding.exchange_type))
+                arguments = msgspec.msgpack.encode(binding.arguments, order="sorted")
+                values = (exchange, binding.queue, binding.routing_key, arguments)
+                # The four of them are longer than a key of MySQL may be.
+                digest = hashlib.blake2b(msgspec.msgpack.encode(values), digest_size=16).hexdigest()
+                cursor.execute(self.put_binding.format(table=self.bindings), (digest, *values))
 
-    def queues_for(self, cursor: Cursor, message: Message) -> list[str]:
-        """Names of the queues that get a message."""
+    def _renew(self, cursor: Cursor, queue: str, exchanges: set[str]) -> None:
+        """Make room for new bindings of a queue that expires, and remove others that have expired."""
+        cursor.execute(f"DELETE FROM {self.bindings} WHERE queue = %s", (queue,))
+        for exchange in exchanges:
+            for name in expired(*self._bindings_of(cursor, exchange)):
+                self.delete(cursor, name)
+
+    def _bindings_of(self, cursor: Cursor, exchange: str) -> tuple[list[Binding], float]:
+        """The bindings of an exchange, and the moment."""
         cursor.execute(
-            f"SELECT queue, type, routing_key, arguments FROM {self.bindings} JOIN {self.exchanges} ON name = exchange"
-            " WHERE exchange = %s ORDER BY queue",
-            (message.exchange,),
+            f"SELECT queue, type, routing_key, arguments, {self.now} FROM {self.bindings}"
+            f" JOIN {self.exchanges} ON name = exchange WHERE exchange = %s ORDER BY queue",
+            (exchange,),
         )
-        found = cursor.fetchall()
-        return queues_for(
-            message, [Binding(queue, kind, key, msgspec.msgpack.decode(given)) for queue, kind, key, given in found]
-        )
+        rows = cursor.fetchall()
+        made = [Binding(queue, kind, key, msgspec.msgpack.decode(given)) for queue, kind, key, given, _ in rows]
+        return made, float(rows[0][4]) if rows else 0.0
+
+    def queues_for(self, cursor: Cursor, message: Message, *, is_broadcast: bool) -> list[str]:
+        """Names of the queues that get a message."""
+        bindings, now = self._bindings_of(cursor, message.exchange)
+        return queues_for(message, bindings, now=now, is_broadcast=is_broadcast)
 
     # dead letters
 

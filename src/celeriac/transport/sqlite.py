@@ -31,7 +31,7 @@ from celeriac.routing import Queue
 from celeriac.timing import SYSTEM_CLOCK, Clock
 from celeriac.transport import sqlite_dead_letters as dead
 from celeriac.transport.base import Capabilities, Commit, QueueSize, Subscription
-from celeriac.transport.binding import Binding, queues_for
+from celeriac.transport.binding import Binding, bindings_of, broadcast_exchanges, expired, queues_for
 from celeriac.transport.mailbox import TopicMail
 from celeriac.transport.packing import WRITE_ERRORS, head_of, unpack, unwritable, write_head
 from celeriac.transport.sql_enqueue import UserConnection
@@ -100,6 +100,13 @@ _BINDINGS = """
 SELECT queue, type, routing_key, arguments FROM celeriac_bindings JOIN celeriac_exchanges ON name = exchange
 WHERE exchange = ? ORDER BY queue
 """
+_PUT_EXCHANGE = """
+INSERT INTO celeriac_exchanges (name, type) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET type = excluded.type WHERE type <> excluded.type
+"""
+_PUT_BINDING = """
+INSERT OR IGNORE INTO celeriac_bindings (exchange, queue, routing_key, arguments) VALUES (?, ?, ?, ?)
+"""
 
 
 class SqliteTransport(TopicMail):
@@ -120,6 +127,7 @@ class SqliteTransport(TopicMail):
         waits_for_disk = self._database.settings.synchronous == "FULL"
         self._group = GroupCommit(self._write) if waits_for_disk else None
         self._clock = clock
+        self._broadcasts: set[str] = set()
         self._turn = 0
         self.url = url
         self.path = self._database.path
@@ -197,7 +205,10 @@ class SqliteTransport(TopicMail):
     def _queues_for(self, message: Message) -> list[str]:
         found = self._database.read(_BINDINGS, (message.exchange,)) if message.exchange else []
         return queues_for(
-            message, [Binding(queue, kind, key, msgspec.msgpack.decode(given)) for queue, kind, key, given in found]
+            message,
+            [_binding(row) for row in found],
+            now=self._clock.now(),
+            is_broadcast=message.exchange in self._broadcasts,
         )
 
     def fetch(self, queues: Sequence[str], limit: int, wait: float, lease: float) -> list[Delivery]:
@@ -373,27 +384,22 @@ class SqliteTransport(TopicMail):
 
     def declare(self, queues: Sequence[Queue]) -> None:
         """Write exchanges and bindings. Queues themselves need no declaration."""
+        self._broadcasts |= broadcast_exchanges(queues)
+        now = self._clock.now()
         with Transaction(self._database) as connection:
             for queue in queues:
-                if not queue.exchange.name:
-                    continue  # the default exchange reaches every queue by its name
-                arguments = msgspec.msgpack.encode(queue.binding_arguments, order="sorted")
-                connection.execute(
-                    "INSERT INTO celeriac_exchanges (name, type) VALUES (?, ?)"
-                    " ON CONFLICT (name) DO UPDATE SET type = excluded.type WHERE type <> excluded.type",
-                    (queue.exchange.name, queue.exchange.type),
-                )
-                connection.execute(
-                    "INSERT OR IGNORE INTO celeriac_bindings (exchange, queue, routing_key, arguments)"
-                    " VALUES (?, ?, ?, ?)",
-                    (queue.exchange.name, queue.name, queue.routing_key, arguments),
-                )
+                made = bindings_of(queue, now)
+                if queue.life is not None:
+                    _renew(connection, queue.name, {exchange for exchange, _ in made}, now)
+                for exchange, binding in made:
+                    connection.execute(_PUT_EXCHANGE, (exchange, binding.exchange_type))
+                    arguments = msgspec.msgpack.encode(binding.arguments, order="sorted")
+                    connection.execute(_PUT_BINDING, (exchange, binding.queue, binding.routing_key, arguments))
 
     def delete(self, queue: str) -> int:
         """Remove a queue's messages and bindings."""
         with Transaction(self._database) as connection:
-            connection.execute("DELETE FROM celeriac_bindings WHERE queue = ?", (queue,))
-            return _delete_where(connection, queue, (0, 1, 2))
+            return _delete_queue(connection, queue)
 
     def purge(self, queue: str) -> int:
         """Delete what is ready or delayed."""
@@ -488,6 +494,24 @@ def _sort_in(connection: sqlite3.Connection, limit: int) -> bool:
         connection.execute(_SORT_IN, (last,))
         connection.execute(_REMOVE_INCOMING, (last,))
     return bool(count == limit)
+
+
+def _binding(row: tuple[Any, ...]) -> Binding:
+    queue, kind, key, arguments = row
+    return Binding(queue, kind, key, msgspec.msgpack.decode(arguments))
+
+
+def _renew(connection: sqlite3.Connection, queue: str, exchanges: set[str], now: float) -> None:
+    """Make room for new bindings of a queue that expires, and remove others that have expired."""
+    connection.execute("DELETE FROM celeriac_bindings WHERE queue = ?", (queue,))
+    for exchange in exchanges:
+        for name in expired(map(_binding, connection.execute(_BINDINGS, (exchange,)).fetchall()), now):
+            _delete_queue(connection, name)
+
+
+def _delete_queue(connection: sqlite3.Connection, queue: str) -> int:
+    connection.execute("DELETE FROM celeriac_bindings WHERE queue = ?", (queue,))
+    return _delete_where(connection, queue, (0, 1, 2))
 
 
 def _delete_where(connection: sqlite3.Connection, queue: str, states: tuple[int, ...]) -> int:

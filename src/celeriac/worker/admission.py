@@ -18,6 +18,7 @@ from celeriac.message import Action, Delivery, Message
 from celeriac.options import LIMITS
 from celeriac.outcome import RUN, STORED, Verdict
 from celeriac.results.base import Record
+from celeriac.routing import is_copy
 from celeriac.task_limits import is_named
 from celeriac.wire.messages import parse_moment
 
@@ -88,6 +89,7 @@ def admit(delivery: Delivery, rules: Rules, now: float, stored: Record | None = 
         stored is not None
         and stored.is_ready
         and stored.state != states.REVOKED
+        and not is_copy(delivery.queue)  # of a broadcast: that others have run it is no reason
         and (delivery.redelivered or (stored.state == states.SUCCESS and is_named(headers)))
     ):
         return Admission(verdict=Verdict(STORED))

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from celeriac.routing import Exchange, Queue
+from celeriac.queue_forms import as_queue
+from celeriac.router import queue_defaults
 from celeriac.worker.control_state import NO_ANSWER, ControlState, command_table, error, ok
 
 __all__ = ["COMMANDS"]
@@ -63,22 +64,31 @@ async def add_consumer(
     exchange: str | None = None,
     exchange_type: str | None = None,
     routing_key: str | None = None,
-    **_: Any,
+    **options: Any,
 ) -> Any:
-    intake, transport = state.worker.intake, state.worker.transport
-    if queue in intake.queues:
+    queues = state.worker.queues
+    if queues.find(queue) is not None:
         return ok(f"already consuming from {queue!r}")
-    known = {each.name: each for each in state.worker.hello.queues}
-    made = Queue(queue, Exchange(exchange or queue, exchange_type or "direct"), routing_key or queue)
-    if transport is not None:
-        await asyncio.to_thread(transport.declare, [made if exchange else known.get(queue, made)])
-    intake.consume([*intake.queues, queue])
+    found = None if exchange else queues.described(queue)
+    if found is None:
+        place = {"exchange": exchange or queue, "exchange_type": exchange_type or "direct", "routing_key": routing_key}
+        found = as_queue({**_table(options.pop("options", None)), **options, **place}, name=queue)
+        found = queue_defaults(state.worker.conf).typed(found)
+    await asyncio.to_thread(queues.add, found)
+    state.worker.intake.consume(queues.names)
     return ok(f"add consumer {queue}")
 
 
-def cancel_consumer(state: ControlState, queue: str, **_: Any) -> Any:
-    intake = state.worker.intake
-    intake.consume([name for name in intake.queues if name != queue])
+def _table(options: Any) -> dict[str, Any]:
+    return options if isinstance(options, dict) else {}
+
+
+async def cancel_consumer(state: ControlState, queue: str, **_: Any) -> Any:
+    queues = state.worker.queues
+    found = queues.find(queue)
+    if found is not None:
+        state.worker.intake.consume([name for name in queues.names if name != found.name])
+        await asyncio.to_thread(queues.remove, found)
     return ok(f"no longer consuming from {queue}")
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from celeriac.routing import Exchange, Queue
+from celeriac.routing import Exchange, Queue, binding
 from celeriac.transport.base import Transport
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.control_state import ControlState, boolean, command_table, error, ok
@@ -105,24 +105,34 @@ def registered(
 
 
 def active_queues(state: ControlState, **_: Any) -> Any:
-    known = {queue.name: queue for queue in state.worker.hello.queues}
-    return [_queue(known.get(name) or Queue(name, Exchange(name), name)) for name in state.worker.intake.queues]
+    queues = state.worker.queues
+    return [_queue(queues.definition(name)) for name in queues.names]
 
 
 def _queue(queue: Queue) -> dict[str, Any]:
-    exchange = queue.exchange
     return {
-        "name": queue.name,
-        "exchange": {
-            "name": exchange.name, "type": exchange.type, "arguments": exchange.arguments or None,
-            "durable": exchange.durable, "passive": False, "auto_delete": exchange.auto_delete,
-            "delivery_mode": exchange.delivery_mode, "no_declare": False,
-        },
+        "name": queue.name, "exchange": _exchange(queue.exchange),
         "routing_key": queue.routing_key, "queue_arguments": queue.queue_arguments or None,
-        "binding_arguments": queue.binding_arguments or None, "consumer_arguments": None, "durable": queue.durable,
-        "exclusive": queue.exclusive, "auto_delete": queue.auto_delete, "no_ack": False, "alias": None, "bindings": [],
-        "no_declare": None, "expires": queue.expires, "message_ttl": queue.message_ttl, "max_length": None,
-        "max_length_bytes": None, "max_priority": queue.max_priority,
+        "binding_arguments": queue.binding_arguments or None, "consumer_arguments": queue.consumer_arguments or None,
+        "durable": queue.durable, "exclusive": queue.exclusive, "auto_delete": queue.auto_delete, "no_ack": queue.no_ack,
+        "alias": queue.alias, "bindings": [_binding(each) for each in queue.bindings], "no_declare": queue.no_declare or None,
+        "expires": queue.expires, "message_ttl": queue.message_ttl, "max_length": queue.max_length,
+        "max_length_bytes": queue.max_length_bytes, "max_priority": queue.max_priority,
+    }  # fmt: skip
+
+
+def _exchange(exchange: Exchange) -> dict[str, Any]:
+    return {
+        "name": exchange.name, "type": exchange.type, "arguments": exchange.arguments or None, "durable": exchange.durable,
+        "passive": exchange.passive, "auto_delete": exchange.auto_delete, "delivery_mode": exchange.delivery_mode,
+        "no_declare": exchange.no_declare,
+    }  # fmt: skip
+
+
+def _binding(bound: binding) -> dict[str, Any]:
+    return {
+        "exchange": _exchange(bound.exchange), "routing_key": bound.routing_key, "arguments": bound.arguments or None,
+        "unbind_arguments": bound.unbind_arguments or None,
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from celeriac.coordination.base import Coordination
 from celeriac.coordination.pauses import paused
 from celeriac.errors import OperationalError
 from celeriac.log import get_logger
+from celeriac.worker.consumed_queues import ConsumedQueues
 from celeriac.worker.intake import Intake
 
 __all__ = ["PausedQueues"]
@@ -25,9 +26,10 @@ LOOK = 1.0
 class PausedQueues:
     """What a worker knows of pauses."""
 
-    def __init__(self, place: Coordination | None, intake: Intake) -> None:
+    def __init__(self, place: Coordination | None, intake: Intake, queues: ConsumedQueues) -> None:
         self._place = place
         self._intake = intake
+        self._queues = queues
         self._names: frozenset[str] = frozenset()
         self._work: asyncio.Task[None] | None = None
 
@@ -49,7 +51,7 @@ class PausedQueues:
 
     async def _look(self, place: Coordination) -> None:
         try:
-            names = frozenset(await asyncio.to_thread(paused, place))
+            names = self._queues.known_as(frozenset(await asyncio.to_thread(paused, place)))
         except OperationalError as exc:
             logger.debug("paused queues can't be looked up: %s", exc)
             return
@@ -60,8 +62,8 @@ class PausedQueues:
             return
         mine = set(self._intake.queues)
         for name in sorted((names - self._names) & mine):
-            logger.warning("queue %s is paused", name)
+            logger.warning("queue %s is paused", self._queues.title(name))
         for name in sorted((self._names - names) & mine):
-            logger.warning("queue %s goes on", name)
+            logger.warning("queue %s goes on", self._queues.title(name))
         self._names = names
         self._intake.leave_out(names)

@@ -29,7 +29,7 @@ from celeriac.results.open import open_store
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
 from celeriac.timing import backoff
 from celeriac.transport.base import Transport
-from celeriac.transport.open import open_transport
+from celeriac.transport.open import open_worker_transport
 from celeriac.wire.messages import timelimits
 from celeriac.worker.admission import Admission, Decision, Rules, admit
 from celeriac.worker.announcer import Announcer
@@ -37,6 +37,7 @@ from celeriac.worker.assignment import Assignment
 from celeriac.worker.banner import banner
 from celeriac.worker.chord_sweep import ChordSweep
 from celeriac.worker.committer import Committer, Entry
+from celeriac.worker.consumed_queues import ConsumedQueues
 from celeriac.worker.consuming import Consuming
 from celeriac.worker.control import Control
 from celeriac.worker.end_record import end_record
@@ -50,7 +51,7 @@ from celeriac.worker.options import WorkerOptions, number_or_auto, pool_shape
 from celeriac.worker.paused_queues import PausedQueues
 from celeriac.worker.pool import Pool
 from celeriac.worker.presence import Presence
-from celeriac.worker.queue_choice import chosen_queues, queues_to_declare
+from celeriac.worker.queue_choice import chosen_queues
 from celeriac.worker.termination import REVOKED
 from celeriac.zones import zone_of
 
@@ -108,7 +109,7 @@ class Supervisor:
         self.control: Control
         self.totals: Counter[str] = Counter()  # executions by task
         self.end: Callable[[int], None] = lambda number: None  # what this signal does; the lifecycle sets it
-        self.queues: list[str] = []
+        self.queues: ConsumedQueues
         self.is_stopping = False
         self.has_begun = False  # may hold deliveries
         self.failure: Exception | None = None  # why it ends by itself
@@ -149,11 +150,10 @@ class Supervisor:
             self.options.concurrency or number_or_auto(conf.worker_concurrency),
             self.options.processes or conf.worker_processes,
         )
-        self.queues = chosen_queues(self.hello.queues, self.options, conf)
+        chosen = chosen_queues(self.hello.queues, self.options, conf)
         self.announcer.starting()
-        transport = self.transport = self.transport or open_transport(
-            conf.broker_read_url, conf.broker_transport_options, conf
-        )
+        transport = self.transport = self.transport or open_worker_transport(conf)
+        self.queues = ConsumedQueues(transport, self.hello.queues, chosen)
         if self.store is None and conf.result_backend not in (None, "disabled", "disabled://"):
             self.store = open_store(_first(conf.result_backend), conf.result_backend_transport_options, conf)
         self._rules = Rules(
@@ -167,7 +167,7 @@ class Supervisor:
         self.committer = Committer(transport, self.store, self.leases, self._after_commit)
         self.consuming = Consuming(transport, conf, self.leases.__len__)
         self.intake = Intake(
-            transport, self.store, self.leases, self.queues, conf.task_lease, self._from_thread(self._on_deliveries),
+            transport, self.store, self.leases, self.queues.names, conf.task_lease, self._from_thread(self._on_deliveries),
             self.consuming, self._from_thread(self._give_up),
         )  # fmt: skip
         self.presence = Presence(transport, self.node)
@@ -179,7 +179,7 @@ class Supervisor:
         hard_memory = conf.worker_hard_memory_per_child
         self.gate = open_gate(self, self.hello.tasks, conf)
         self.gathering = Gathering(self.hello.tasks, self._on_batch)
-        self.paused_queues = PausedQueues(self.gate.place, self.intake)
+        self.paused_queues = PausedQueues(self.gate.place, self.intake, self.queues)
         self.sweep = ChordSweep(self, self.store, conf.result_chord_sweep_interval)
         self.watch = Watch(
             self.pool, self._on_hard_limit, self._on_started, memory_limit=hard_memory * 1024 if hard_memory else None
@@ -195,6 +195,7 @@ class Supervisor:
         self.gate.start()
         await self.paused_queues.start()
         self.sweep.start()
+        self.queues.start()
         self.intake.start()
         await self.pool.wait_ready()
         logger.info("%s ready.", self.node)
@@ -205,7 +206,7 @@ class Supervisor:
             text = banner(
                 self.hello, version=self.version, node=self.node, transport=transport_url,
                 store=self.store.url if self.store is not None else "disabled", pool=pool, processes=processes,
-                slots=slots, queues=self.queues,
+                slots=slots, queues=self.queues.titles,
             )  # fmt: skip
             self._on_banner(text)
 
@@ -227,9 +228,9 @@ class Supervisor:
 
     def _prepare_broker(self) -> None:
         assert self.transport is not None  # noqa: S101 -- set by start
-        self.transport.declare(queues_to_declare(self.hello.queues, self.queues, self.conf))
+        self.queues.declare()
         if self.options.purge:
-            for name in self.queues:
+            for name in self.queues.names:
                 logger.warning("purged %d message(s) from %s", self.transport.purge(name), name)
 
     def learn(self, tasks: dict[str, TaskFacts]) -> None:
@@ -553,6 +554,7 @@ class Supervisor:
             self.presence.stop()
             self.paused_queues.stop()
             self.sweep.stop()
+            self.queues.stop()
         released = self.pool.release_all() + self.gate.release_all() + self.gathering.release_all()
         self._give_back([each for each in released if not each.is_bound])
         self.pool.submit(each for each in released if each.is_bound)
@@ -584,6 +586,7 @@ class Supervisor:
                 "the broker or result store is away: %d outcome(s) left behind; their leases will run out",
                 self.committer.backlog,
             )
+        await asyncio.to_thread(self.queues.leave, 1.0)
         self.leases.stop()
         self.gate.close()
         await asyncio.to_thread(self.control.join, 0.5)
