@@ -29,10 +29,9 @@ VECTORS = Path(__file__).parents[1] / "wire" / "vectors" / "amqp"
 pytestmark = [pytest.mark.server("rabbitmq"), pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQServer]:
-    with RabbitMQServer(tmp_path_factory.mktemp("rabbitmq")) as server:
-        yield server
+@pytest.fixture
+def server(rabbitmq: RabbitMQServer) -> RabbitMQServer:
+    return rabbitmq
 
 
 @pytest.fixture

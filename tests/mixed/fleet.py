@@ -1,6 +1,7 @@
 """One set of tasks for both sides of a mixed fleet: FLEET=celery makes it a stock Celery app, else it is ours.
 
-FLEET_SETTINGS is a JSON object of further settings; its `task_queues` is a list of [name, exchange, type, key].
+FLEET_SETTINGS is a JSON object of further settings; its `task_queues` is a list of [name, exchange, type, key]; its
+`broadcast` is the name of a broadcast queue.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any
 if os.environ.get("FLEET") == "celery":
     from celery import Celery as App
     from celery import chain, chord, group
+    from celery.utils.nodenames import worker_direct
     from kombu import Exchange, Queue
+    from kombu.common import Broadcast
 else:
     from celeriac import Celeriac as App
     from celeriac import chain, chord, group  # noqa: F401
-    from celeriac.routing import Exchange, Queue
+    from celeriac.routing import Broadcast, Exchange, Queue, worker_direct  # noqa: F401
 
 app: Any = App("fleet", broker=os.environ["FLEET_BROKER"], backend=os.environ["FLEET_BACKEND"])
 app.conf.update(
@@ -33,6 +36,8 @@ if "task_queues" in settings:
         Queue(name, Exchange(exchange, type=kind), routing_key=key, queue_arguments=arguments)
         for name, exchange, kind, key in settings["task_queues"]
     ]
+if "broadcast" in settings:
+    settings["task_queues"] = [Queue("celery", Exchange("celery"), "celery"), Broadcast(settings.pop("broadcast"))]
 app.conf.update(settings)
 
 
@@ -66,6 +71,11 @@ def note(word: str) -> str:
     with open(os.environ["FLEET_LEDGER"], "a") as file:
         file.write(word + "\n")
     return word
+
+
+@app.task(name="fleet.here", bind=True, ignore_result=True)
+def here(self: Any, word: str) -> None:
+    note(f"{word}:{self.request.hostname.partition('@')[0]}")
 
 
 @app.task(name="fleet.side")

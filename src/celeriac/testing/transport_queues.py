@@ -17,7 +17,7 @@ import pytest
 
 from celeriac.errors import QueueNotFound
 from celeriac.message import Action, ControlMessage, Settlement
-from celeriac.routing import Exchange, Queue
+from celeriac.routing import Broadcast, Exchange, Queue, binding, copy_of
 from celeriac.testing.transport_case import LONG, PATIENCE, SOON, TransportCase, make_message, names, needs
 from celeriac.transport.base import Box, Mailbox, QueueSize, Transport
 
@@ -157,6 +157,54 @@ class QueueTests(TransportCase):
         transport.publish([make_message("m2", exchange=exchange.name, headers={"task": "t", **arguments})])
         assert self.take(other, either, 2) == ["m1", "m2"]
         assert self.take(other, both, 1) == ["m2"]
+
+    def test_a_queue_may_have_several_bindings(
+        self, transport: Transport, other: Transport, make_queue: Callable[[], str]
+    ) -> None:
+        queue = make_queue()
+        topic, direct = Exchange(f"{queue}-t", "topic"), Exchange(f"{queue}-d")
+        bindings = [binding(topic, "a.*"), binding(topic, "*.b"), binding(direct, "key")]
+        transport.declare([Queue(queue, bindings=bindings)])  # type: ignore[arg-type]  # any sequence will do
+        for name, exchange, key in (("m1", topic, "a.x"), ("m2", topic, "a.b"), ("m3", direct, "key")):
+            transport.publish([make_message(name, exchange=exchange.name, routing_key=key)])
+        transport.publish([make_message("m4", queue)])
+        assert self.take(other, queue, 4) == ["m1", "m2", "m3", "m4"]
+        assert other.fetch([queue], 10, 0.05, LONG) == []
+
+    def test_a_broadcast_reaches_all_copies_that_there_are(self, transport: Transport, other: Transport) -> None:
+        news = Broadcast(f"news-{uuid.uuid4().hex}")
+        transport.declare([news])
+        transport.publish([make_message("nobody", exchange=news.exchange.name)])
+        mine, yours = copy_of(news), copy_of(news)
+        try:
+            other.declare([news, mine, yours])
+            transport.publish([make_message("both", exchange=news.exchange.name)])
+            assert self.take(other, mine.name, 1) == ["both"]
+            assert self.take(other, yours.name, 1) == ["both"]
+            other.delete(mine.name)
+            transport.publish([make_message("one", exchange=news.exchange.name)])
+            assert self.take(other, yours.name, 1) == ["one"]
+            assert other.size(mine.name) == QueueSize(0, 0, 0)
+        finally:
+            other.delete(mine.name)
+            other.delete(yours.name)
+
+    def test_a_copy_expires_with_what_is_in_it(self, transport: Transport, other: Transport) -> None:
+        news = Broadcast(f"news-{uuid.uuid4().hex}", expires=0.4)
+        forgotten, kept = copy_of(news), copy_of(news)
+        try:
+            transport.declare([news, forgotten])
+            transport.publish([make_message("m", exchange=news.exchange.name)])
+            deadline = time.monotonic() + PATIENCE
+            while transport.size(forgotten.name).ready:
+                assert time.monotonic() < deadline, "it stays"
+                time.sleep(0.5)  # some brokers take a look for a sign of life
+                other.declare([kept])
+            transport.publish([make_message("late", exchange=news.exchange.name)])
+            assert transport.size(forgotten.name).ready == 0
+        finally:
+            for queue in (forgotten, kept):
+                other.delete(queue.name)
 
     def test_a_message_that_no_queue_takes_is_refused(self, transport: Transport, queue: str) -> None:
         exchange = Exchange(f"{queue}-x", "direct")

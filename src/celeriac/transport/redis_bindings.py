@@ -2,6 +2,8 @@
 
 The Redis transport declares and looks up through it. Kombu keeps routing key, pattern and queue, but not the kind of
 exchange; `celeriac:bindings.<exchange>` keeps whole bindings. A message goes to each queue that either table binds.
+A worker's copy of a broadcast queue is in kombu's table, too: a stock client that has not declared the exchange takes it for a
+direct one, and pushes to what it finds there.
 Expiring queues are noted in `binding_deadlines`, so that stock 5.7 sweeps their tables and not those of other queues.
 """
 
@@ -16,7 +18,7 @@ import msgspec
 from celeriac.errors import QueueNotFound
 from celeriac.message import Message
 from celeriac.results.redis_connection import Argument, Script, Server
-from celeriac.routing import Queue, binding, binding_matches
+from celeriac.routing import Queue, binding, binding_matches, is_copy
 from celeriac.transport.binding import Binding, bindings_of, broadcast_exchanges, expired, queues_for
 from celeriac.transport.redis_keys import Keys
 
@@ -79,7 +81,7 @@ class Bindings:
                 commands.append(("SADD", self._table(exchange), entry))
                 commands.append(("SADD", self._keys.key("celeriac:exchanges"), exchange))
             for each_binding in queue.all_bindings if made else ():
-                if each_binding.exchange.type in ("direct", "topic"):
+                if each_binding.exchange.type in ("direct", "topic") or is_copy(queue.name):
                     commands += self._kombu_commands(queue, each_binding)
             if queue.life is not None:
                 for exchange in {exchange for exchange, _ in made}:
