@@ -20,10 +20,9 @@ from tests.support.rabbitmq_server import RabbitMQServer
 pytestmark = [pytest.mark.server("rabbitmq"), pytest.mark.slow]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQServer]:
-    with RabbitMQServer(tmp_path_factory.mktemp("rabbitmq")) as server:
-        yield server
+@pytest.fixture
+def server(rabbitmq: RabbitMQServer) -> RabbitMQServer:
+    return rabbitmq
 
 
 @pytest.fixture

@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 
+from celeriac import Celeriac
 from celeriac.coordination.base import Claim, Coordination
 from celeriac.coordination.memory import MemoryCoordination
 from celeriac.coordination.open import open_coordination
+from celeriac.coordination.pauses import pause, resume
 from celeriac.coordination.redis import RedisCoordination
 from celeriac.coordination.sql_core import CoreCoordination
 from celeriac.coordination.sql_postgres import PostgresCoordination
 from celeriac.coordination.sqlite import SqliteCoordination
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.testing.coordination import CoordinationSuite
+from celeriac.testing.worker import start_worker
 from tests.support.mariadb_server import MariadbServer
 from tests.support.postgres_server import PostgresServer, open_folder
 from tests.support.redis_server import RedisServer
@@ -140,6 +143,32 @@ class TestSqliteBehindSqlalchemy(CoordinationSuite):
         place = CoreCoordination(f"sqlite:///{tmp_path}/core.db")
         yield place
         place.close()
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.server(kind)) for kind in ("redis", "postgres", "mariadb")]
+)
+def test_a_pause_holds_on_this_broker_whatever_restarts(request: pytest.FixtureRequest, kind: str) -> None:
+    server = request.getfixturevalue(kind)
+    url = server.url() if kind == "redis" else server.url
+    name = uuid.uuid4().hex
+    app = Celeriac("pauses", broker=url, backend=url, set_as_current=False)
+    app.task(lambda word: word, name="say")
+    place = app.coordination
+    assert place is not None
+    pause(place, [name])
+    waits = app.send_task("say", ("waits",), queue=name)
+    for _ in range(2):
+        with start_worker(app, queues=[name, f"{name}-other"]):
+            assert app.send_task("say", ("other",), queue=f"{name}-other").get(timeout=30) == "other"
+            assert app.transport.size(name).ready == 1
+        app.close()  # and all its connections
+    with start_worker(app, queues=[name]):
+        place = app.coordination
+        assert place is not None
+        resume(place, [name])
+        assert waits.get(timeout=30) == "waits"
+    app.close()
 
 
 def settings(broker: Any, backend: Any = None, coordination: str | None = None) -> dict[str, Any]:

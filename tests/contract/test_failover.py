@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from celeriac import Celeriac
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.message import Delivery
 from celeriac.routing import Exchange, Queue
 from celeriac.testing.transport_case import make_message
 from celeriac.testing.transports import TransportSuite
+from celeriac.testing.worker import start_worker
 from celeriac.transport.base import Transport
 from celeriac.transport.failover import FailoverTransport
 from celeriac.transport.memory import MemoryTransport
@@ -167,3 +169,31 @@ def test_a_list_of_databases_is_one_broker_for_the_worker(tmp_path: Path) -> Non
     transport.publish([make_message("id", "q")])
     assert len(fetched(transport)) == 1
     transport.close()
+
+
+def test_an_app_goes_on_with_the_next_broker(tmp_path: Path) -> None:
+    """[B-ROUTE-027] Clients and workers alike, whether the setting is a list or one text."""
+    dead = f"redis://127.0.0.1:{free_port()}/0"
+    name = f"memory://{tmp_path.name}"
+    for number, brokers in enumerate(
+        ([f"redis://127.0.0.1:{free_port()}/0", dead], f"{dead};127.0.0.1:{free_port()}/1")
+    ):
+        app = Celeriac("away", broker=brokers, backend=f"{name}{number}", publish_timeout=0.5, set_as_current=False)
+        with pytest.raises(OperationalError, match="127.0.0.1"):
+            app.send_task("t")
+        app.close()
+
+
+@pytest.mark.server("redis")
+@pytest.mark.parametrize("form", ["list", "text"])
+def test_a_task_runs_although_the_first_broker_is_away(urls: list[str], tmp_path: Path, form: str) -> None:
+    """[B-ROUTE-027]"""
+    brokers = [f"redis://127.0.0.1:{free_port()}/0", urls[0]]
+    app = Celeriac(
+        "split", broker=brokers if form == "list" else ";".join(brokers), backend=f"sqlite:///{tmp_path}/results.db",
+        set_as_current=False,
+    )  # fmt: skip
+    app.task(lambda: "done", name="t")
+    with start_worker(app):
+        assert app.send_task("t").get(timeout=20) == "done"
+    app.close()

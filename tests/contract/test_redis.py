@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from celeriac import Celeriac
 from celeriac.results.redis import RedisStore
 from celeriac.testing.results import ResultStoreSuite
 from celeriac.testing.transports import TransportSuite
@@ -59,3 +60,43 @@ class TestRedisStore(ResultStoreSuite):
         other = RedisStore(url)
         yield other
         other.close()
+
+
+def app_of(url: str, **options: object) -> Celeriac:
+    return Celeriac("redis", broker=url, backend=url, broker_transport_options=options, set_as_current=False)
+
+
+def test_0_comes_first_and_four_steps_are_told_apart(server: RedisServer, url: str) -> None:
+    """[B-ROUTE-020] Of two queues the more urgent message comes first, then that of the queue that is named first."""
+    app = app_of(url, queue_order_strategy="priority")
+    for queue in ("second", "first"):
+        for priority in (9, 7, 5, 4, 1, 0):
+            app.send_task("t", queue=queue, priority=priority)
+    assert sorted(key for key in server.call("KEYS", "first*")) == [
+        b"first", b"first\x06\x163", b"first\x06\x166", b"first\x06\x169",
+    ]  # fmt: skip
+    deliveries = app.transport.fetch(["first", "second"], 100, 0, 30)
+    assert [(each.message.priority, each.queue) for each in deliveries] == [
+        (1, "first"), (0, "first"), (1, "second"), (0, "second"), (5, "first"), (4, "first"), (5, "second"), (4, "second"),
+        (7, "first"), (7, "second"), (9, "first"), (9, "second"),
+    ]  # fmt: skip
+    app.close()
+
+
+def test_the_steps_and_what_stands_before_them_can_be_others(server: RedisServer, url: str) -> None:
+    """[B-ROUTE-020]"""
+    app = app_of(url, priority_steps=list(range(10)), sep=":")
+    for priority in range(10):
+        app.send_task("t", queue="q", priority=priority)
+    assert sorted(server.call("KEYS", "q*")) == [b"q", *(b"q:%d" % step for step in range(1, 10))]
+    app.close()
+
+
+def test_a_high_number_can_mean_urgent_here_too(url: str) -> None:
+    app = app_of(url, highest_first=True)
+    assert app.transport.capabilities.urgent == "high"
+    for priority in (0, 9, 4, None):
+        app.send_task("t", queue="q", priority=priority)
+    deliveries = app.transport.fetch(["q"], 10, 0, 30)
+    assert [each.message.priority for each in deliveries] == [9, 4, 0, 0]
+    app.close()

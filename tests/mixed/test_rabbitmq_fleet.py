@@ -84,7 +84,7 @@ def test_an_eta_is_kept_across(rabbit_fleet: Fleet, client_side: str, worker_sid
 def test_delays_in_the_broker_cross_on_a_topic_exchange(
     rabbit_fleet: Fleet, client_side: str, worker_side: str, first: str
 ) -> None:
-    """Whoever comes first declares what delays: the other has to find it right."""
+    """[B-ROUTE-025] Whoever comes first declares what delays: the other has to find it right."""
     quorum(rabbit_fleet, "quorum", task_queues=TOPICS, task_default_queue="alpha", task_default_exchange="work",
            task_default_exchange_type="topic", task_default_routing_key="work.alpha")  # fmt: skip
     rabbit_fleet.worker(first, "-n", "first@%h").stop()
@@ -103,6 +103,7 @@ def test_delays_in_the_broker_cross_on_a_topic_exchange(
 
 @both_ways
 def test_urgent_tasks_go_first_across(rabbit_fleet: Fleet, client_side: str, worker_side: str) -> None:
+    """[B-ROUTE-021]"""
     rabbit_fleet.settings = {"task_queue_max_priority": 10, "task_acks_late": True}
     client = rabbit_fleet.client(client_side)
     client("[note.apply_async((f'{p}-{n}',), priority=p).id for p in (0, 3, 9) for n in range(3)] and None")

@@ -40,6 +40,7 @@ def test_an_eta_is_kept_across(fleet: Fleet, client_side: str, worker_side: str)
 
 @pytest.mark.parametrize(("client_side", "worker_side"), SIDES)
 def test_urgent_tasks_go_first_across(fleet: Fleet, client_side: str, worker_side: str) -> None:
+    """[B-ROUTE-020]"""
     client = fleet.client(client_side)
     client("[note.apply_async((f'{p}-{n}',), priority=p).id for p in (9, 3, 0) for n in range(3)] and None")
     fleet.worker(worker_side, "-c", "1")

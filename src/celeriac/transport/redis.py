@@ -78,7 +78,10 @@ class RedisTransport:
         self.url = self.settings.url
         self._keys = Keys.from_options(own, self.settings.db, self.settings.tag)
         self.capabilities = Capabilities(
-            priorities=len(self._keys.steps), urgent="low", max_bytes=MAX_BYTES, batch=BATCH
+            priorities=len(self._keys.steps),
+            urgent="high" if self._keys.highest_first else "low",
+            max_bytes=MAX_BYTES,
+            batch=BATCH,
         )
         self._server = Server(self.settings)
         self._bindings = Bindings(self._server, self._keys)

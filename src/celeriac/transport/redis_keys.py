@@ -21,7 +21,8 @@ __all__ = ["OPTIONS", "Keys"]
 
 #: Options of `broker_transport_options`; the last line has no effect here and is accepted, as Celery's is.
 OPTIONS = (
-    "delay_at_publish", "fanout_patterns", "fanout_prefix", "global_keyprefix", "polling_interval", "priority_steps",
+    "delay_at_publish", "fanout_patterns", "fanout_prefix", "global_keyprefix", "highest_first", "polling_interval",
+    "priority_steps",
     "queue_order_strategy", "sep", "unacked_index_key", "unacked_key", "unacked_restore_limit", "visibility_timeout",
     "ack_emulation", "unacked_mutex_expire", "unacked_mutex_key",
 )  # fmt: skip
@@ -36,6 +37,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
         channel_prefix: Before every channel of a topic.
         visibility_timeout: Seconds after which what a stock worker holds counts as left behind.
         order: `queue_order_strategy`.
+        highest_first: Whether 9 is the most urgent priority, as on other brokers, and not 0, as for stock Celery on Redis.
         delay_at_publish: Whether a message with an ETA goes to the delayed ones at once. If not it is pushed to its list,
             as stock does it, and the worker that gets it puts it aside. None: at once if a celeriac worker is there,
             since stock workers know nothing of the delayed ones.
@@ -49,6 +51,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     visibility_timeout: float = 3600.0
     restore_limit: int = 100
     order: str = "round_robin"
+    highest_first: bool = False
     delay_at_publish: bool | None = None
     polling_interval: float = 0.05
     unacked_key: str = "unacked"
@@ -68,7 +71,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
                 fields[name] = str(options[name])
         if options.get("priority_steps"):
             fields["steps"] = _steps(options["priority_steps"])
-        for name in ("fanout_patterns", "delay_at_publish"):
+        for name in ("fanout_patterns", "delay_at_publish", "highest_first"):
             if options.get(name) is not None:
                 fields[name] = as_bool(name, options[name])
         for name in ("visibility_timeout", "polling_interval"):
@@ -98,8 +101,10 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
         return f"{queue}{self.sep}{step}" if step else queue
 
     def list_for(self, queue: str, priority: Any) -> str:
-        """Name, without prefix, of the list for a priority; 0 is the most urgent one, as everywhere in Celery on Redis."""
+        """Name, without prefix, of the list for a priority."""
         number = min(9, max(0, priority)) if isinstance(priority, int) else 0
+        if self.highest_first:
+            number = 9 - number
         return self.list_name(queue, self.steps[bisect.bisect(self.steps, number) - 1])
 
     def channel(self, topic: str) -> str:

@@ -61,8 +61,9 @@ class SplitTransport:
 
     def delete(self, queue: str) -> int:
         """Remove a queue; returns how many messages went that could have been read."""
+        deleted = self._reading.delete(queue)
         self._writing.delete(queue)
-        return self._reading.delete(queue)
+        return deleted
 
     def close(self) -> None:
         """Close the connections to both."""
