@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from celeriac.codec import accept_types
 from celeriac.hooks import Signal
 from celeriac.loading import import_object
+from celeriac.queue_forms import queues_from_setting
 from celeriac.results.base import ResultStore
 from celeriac.results.open import ADDRESSED, open_store
-from celeriac.queue_forms import queues_from_setting
 from celeriac.router import Router, queue_defaults
 from celeriac.routing import Exchange, Queue
 from celeriac.transport.base import Transport

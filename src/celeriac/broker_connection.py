@@ -18,7 +18,7 @@ from celeriac.compression import compress
 from celeriac.config_mask import mask_url
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.message import Message
-from celeriac.router import as_exchange, as_queue
+from celeriac.queue_forms import as_exchange, as_queue
 from celeriac.sending import new_id
 from celeriac.timing import call_end
 from celeriac.transport.base import Transport

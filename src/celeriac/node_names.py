@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celeriac.log import expand_index
-from celeriac.routing import Exchange, Queue
+from celeriac.routing import worker_direct
 
 __all__ = [
     "anon_nodename", "default_nodename", "gethostname", "host_format", "node_format", "nodename", "nodesplit",
@@ -71,10 +71,3 @@ def host_format(s: str, host: str | None = None, name: str | None = None, **extr
         return str(found() if callable(found) else found)
 
     return _FIELD.sub(value, s)
-
-
-def worker_direct(hostname: str | Queue) -> Queue:
-    """The queue that only the worker of this node name consumes (setting `worker_direct`)."""
-    if isinstance(hostname, Queue):
-        return hostname
-    return Queue(f"{hostname}.dq2", Exchange("C.dq2"), hostname)

@@ -127,7 +127,9 @@ def queues_from_setting(setting: Any, default: Queue) -> dict[str, Queue]:
     if isinstance(setting, str) or not isinstance(setting, Iterable):
         raise ImproperlyConfigured(f"task_queues is a list or mapping of queues, not {saferepr(setting, 60)}")
     items: Iterable[tuple[Any, Any]]
-    items = setting.items() if isinstance(setting, Mapping) else ((getattr(each, "name", each), each) for each in setting)
+    items = (
+        setting.items() if isinstance(setting, Mapping) else ((getattr(each, "name", each), each) for each in setting)
+    )
     queues = {}
     for name, value in items:
         if not isinstance(name, str):  # a list may hold anything

@@ -9,7 +9,7 @@ import fnmatch
 import importlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -198,7 +198,9 @@ class Router:
     def _given(self, queue: Any) -> Queue:
         """The queue that a call brings as an object."""
         if isinstance(queue, Mapping):
-            raise ImproperlyConfigured(f"{saferepr(queue, 60)} is no queue: it is neither a name nor an object that has one")
+            raise ImproperlyConfigured(
+                f"{saferepr(queue, 60)} is no queue: it is neither a name nor an object that has one"
+            )
         queue = as_queue(queue)
         found = self.queues.get(queue.name)
         return self._add(self._defaults.complete(queue)) if found is None else found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from celeriac import Queue
-from celeriac.router import as_queue
+from celeriac.queue_forms import as_queue
 from celeriac.testing.worker import start_worker
 
 PAGE = (Path(__file__).parents[2] / "docs" / "routing.md").read_text()

@@ -17,10 +17,11 @@ from celeriac.config_source import from_cmdline, read_environment, read_source
 from celeriac.errors import DecodeError, ImproperlyConfigured, QueueNotFound, SecurityError
 from celeriac.message import Message
 from celeriac.options import check_options, signatures_of, task_id_of
+from celeriac.queue_forms import queues_from_setting
 from celeriac.results import filesystem, memcached, redis_url, sql_settings, sqlite_database
 from celeriac.results.drivers import find_factory
 from celeriac.results.open import STORES
-from celeriac.router import Router, queues_from_setting
+from celeriac.router import Router
 from celeriac.routing import Exchange, Queue, binding_matches
 from celeriac.security import Certificate, CertStore, PrivateKey, SecureSerializer
 from celeriac.setting_table import TABLE
@@ -226,7 +227,7 @@ def cli_value(data: bytes) -> None:
 # --- routes ---
 
 
-@target("celeriac.router", "celeriac.routing", refuses=(ImproperlyConfigured, QueueNotFound))
+@target("celeriac.router", "celeriac.queue_forms", "celeriac.routing", refuses=(ImproperlyConfigured, QueueNotFound))
 def routes(data: bytes) -> None:
     names = ("queue", "exchange", "exchange_type", "routing_key", "priority", "direct", "topic", "fanout", "headers", "tasks.*",
              "tasks.add", "celery", "default", "binding_key", "queue_arguments", "max_priority")  # fmt: skip

@@ -11,7 +11,8 @@ import pytest
 from celeriac import Broadcast, Celeriac, Exchange, Queue, binding
 from celeriac.config import Settings
 from celeriac.errors import ImproperlyConfigured
-from celeriac.router import Route, as_queue
+from celeriac.queue_forms import as_queue
+from celeriac.router import Route
 from celeriac.routing import copy_of, is_copy, worker_direct
 from celeriac.worker.options import WorkerOptions
 from celeriac.worker.queue_choice import chosen_queues, queues_to_declare
@@ -120,7 +121,7 @@ def test_kombus_broadcast_is_known_by_its_class() -> None:
 
 
 def test_what_is_no_queue_is_named() -> None:
-    with pytest.raises(ImproperlyConfigured, match="task_queues: 5 is neither a queue nor the name of one"):
+    with pytest.raises(ImproperlyConfigured, match="5 is no queue: it is neither a name nor an object that has one"):
         as_queue(5)
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from celeriac import Celeriac, Exchange, Queue
 from celeriac.errors import ImproperlyConfigured, QueueNotFound
-from celeriac.router import Route, as_exchange, as_queue
+from celeriac.queue_forms import as_exchange, as_queue
+from celeriac.router import Route
 from tests.support.apps import memory_app, sent
 
 

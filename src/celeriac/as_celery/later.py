@@ -63,10 +63,6 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.bin.worker": "detach Autoscale Hostname WorkersPool",
     },
     "Django": {"celery.contrib.django": "", "celery.contrib.django.task": "DjangoTask", "celery.fixups": ""},
-    "the next step": {
-        "kombu": "binding",
-        "kombu.common": "Broadcast",
-    },
     "moving messages between brokers": {
         "celery.contrib.migrate": (
             "State StopFiltering migrate_task migrate_tasks move move_by_idmap move_by_taskmap move_direct "

@@ -181,8 +181,9 @@ NAMES: dict[str, dict[str, str]] = {
     "celery.worker": {},
     "celery.worker.control": same("celeriac.commands", "Panel control_command inspect_command"),
     "kombu": rows(
-        same("celeriac.broker_connection", "Connection Producer"), same("celeriac.routing", "Exchange Queue")
+        same("celeriac.broker_connection", "Connection Producer"), same("celeriac.routing", "Exchange Queue binding")
     ),
+    "kombu.common": same("celeriac.routing", "Broadcast"),
     "kombu.compression": same("celeriac.compression", "compress decompress register"),
     "kombu.exceptions": rows(
         same(
