@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from celeriac.codec import accept_types
 from celeriac.hooks import Signal
 from celeriac.loading import import_object
-from celeriac.queue_forms import queues_from_setting
 from celeriac.results.base import ResultStore
 from celeriac.results.open import ADDRESSED, open_store
 from celeriac.router import Router, queue_defaults
@@ -70,7 +69,9 @@ class AppConnections:
             conf.task_default_routing_key,
             queue_arguments={"x-queue-type": "quorum"} if conf.task_default_queue_type == "quorum" else {},
         )
-        queues = queues_from_setting(conf.task_queues, default)
+        queues = {default.name: default}
+        if conf.task_queues:
+            queues = import_object("celeriac.queue_forms:queues_from_setting", "task_queues")(conf.task_queues, default)
         return Router(
             queues,
             conf.task_routes,

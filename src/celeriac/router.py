@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import ImproperlyConfigured, QueueNotFound, near_match
-from celeriac.queue_forms import as_exchange, as_queue
 from celeriac.routing import Exchange, Queue, QueueDefaults, is_copy
 from celeriac.safe_repr import saferepr
 
@@ -142,7 +141,7 @@ class Router:
         if not exchange:
             return self.default.exchange
         if not isinstance(exchange, str):
-            return as_exchange(exchange)
+            return exchange if isinstance(exchange, Exchange) else _form("as_exchange")(exchange)
         known = (each.exchange for queue in (self.default, *self.queues.values()) for each in queue.all_bindings)
         if not (kind is None or isinstance(kind, str)):
             raise ImproperlyConfigured(f"an exchange type is text, not {saferepr(kind, 60)}")
@@ -201,7 +200,7 @@ class Router:
             raise ImproperlyConfigured(
                 f"{saferepr(queue, 60)} is no queue: it is neither a name nor an object that has one"
             )
-        queue = as_queue(queue)
+        queue = queue if isinstance(queue, Queue) else _form("as_queue")(queue)
         found = self.queues.get(queue.name)
         return self._add(self._defaults.complete(queue)) if found is None else found
 
@@ -210,6 +209,11 @@ class Router:
         if self._on_created is not None:
             self._on_created(queue)
         return queue
+
+
+def _form(name: str) -> Any:
+    """A function of `queue_forms`. Most programs give queues by name: they need not import it."""
+    return getattr(importlib.import_module("celeriac.queue_forms"), name)
 
 
 def _replaced(place: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
