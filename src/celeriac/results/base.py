@@ -86,12 +86,14 @@ class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         pushes: Whether `wait` is told of changes; if not it polls.
         counts_chords: Whether `join_part` counts atomically.
+        claims_chords: Whether `join_part` tells one part at a time that the body is to be sent, until that may have died.
         persistent: Whether results outlive the worker and can be read by anybody (rpc: no).
         retries: How often clients repeat what failed because it could not be reached, unless settings say otherwise.
     """
 
     pushes: bool = True
     counts_chords: bool = True
+    claims_chords: bool = False
     persistent: bool = True
     retries: int = 0
 

@@ -41,6 +41,9 @@ _OPTIONS = (
 RECHECK = 5.0
 #: Seconds after which the count of a chord is forgotten: whoever redelivers a part that late has lost the chord anyway.
 CHORD_KEPT = 7 * 86_400
+#: Seconds that a chord's last part has to send the body before another one may. Less than a lease: if a worker dies with
+#: it, and a stock worker gets the part again, that one sends the body.
+CHORD_PATIENCE = 20
 #: Seconds for which it is remembered that a chord is over.
 CHORD_OVER = 300
 #: Records in one script, and keys in one MGET or one step of `cleanup`.
@@ -57,7 +60,7 @@ class RedisStore:
         clock: For tests of `cleanup`.
     """
 
-    capabilities = StoreCapabilities()
+    capabilities = StoreCapabilities(claims_chords=True)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
         settings, own = parse_url(url, options or {}, _OPTIONS)
@@ -224,7 +227,7 @@ class RedisStore:
         return bool(self._server.run(
             JOIN,
             self._chord_keys(group_id),
-            (record.id, index, chord_member(record), is_sorted, CHORD_KEPT, size, group_id, self._clock.now()),
+            (record.id, index, chord_member(record), is_sorted, CHORD_KEPT, CHORD_PATIENCE, size, group_id, self._clock.now()),
         ))  # fmt: skip
 
     def quiet_chords(self, seconds: float, limit: int) -> list[str]:

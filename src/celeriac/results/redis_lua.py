@@ -76,12 +76,13 @@ return refused
 
 #: A chord's keys, as stock workers use them: members of its parts (sorted set, or list), further parts, size, parts that
 #: were counted, the header's result, and who sends the body; and the sorted set of all chords begun here. KEYS: these seven.
-#: ARGV: task id, score, member, "1" for a sorted set, seconds to keep it, the size where no key tells it, the chord's id, and
-#: the present moment. Returns 1 if all have ended and the body is this part's to send.
+#: ARGV: task id, score, member, "1" for a sorted set, seconds to keep it, seconds that who is the last has for the body, the
+#: size where no key tells it, the chord's id, and the present moment. Returns 1 if all have ended and the body is this part's
+#: to send.
 JOIN = Script(
     r"""
 local members, more, size, counted, header, claim, begun = unpack(KEYS)
-local id, score, member, is_sorted, kept, known_size, group, now = unpack(ARGV)
+local id, score, member, is_sorted, kept, patience, known_size, group, now = unpack(ARGV)
 if redis.call('GET', claim) == 'done' then return 0 end
 redis.call('ZADD', begun, 'XX', now, group)
 local kind = redis.call('TYPE', members).ok
@@ -92,9 +93,9 @@ end
 for n = 1, 5 do redis.call('EXPIRE', KEYS[n], kept) end
 local total = tonumber(redis.call('GET', size) or known_size) + tonumber(redis.call('GET', more) or 0)
 if total < 1 or redis.call(is_sorted and 'ZCARD' or 'LLEN', members) < total then return 0 end
--- The first to be told so has the body to send, however often it asks; a stock worker that gets its message sends it unasked.
-if redis.call('GET', claim) == id then return 1 end
-return redis.call('SET', claim, id, 'NX', 'EX', kept) and 1 or 0
+-- Whose claim has run out may have died; who asks again may be the one who has it.
+if redis.call('GET', claim) == id then redis.call('DEL', claim) end
+return redis.call('SET', claim, id, 'NX', 'EX', patience) and 1 or 0
 """
 )
 

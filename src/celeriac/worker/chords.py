@@ -103,6 +103,8 @@ def _known(part: Part, record: Record | None) -> Record:
 def _is_last(store: ResultStore, part: Part, record: Record | None) -> bool:
     if not store.join_part(part.group_id, part.index, part.size, _known(part, record)):
         return False
+    if store.capabilities.claims_chords:
+        return True
     # A part that is delivered again may see that all have ended while another one is about to send the body. Only the first
     # to be noted here sends it; a success is never replaced, so there is one. It is not acknowledged before.
     name = msgspec.json.encode(part.task_id)
