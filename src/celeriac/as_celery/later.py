@@ -75,7 +75,7 @@ WAITING: dict[str, dict[str, str]] = {
     "documentation of tasks by Sphinx": {
         "celery.contrib.sphinx": "TaskDocumenter TaskDirective autodoc_skip_member_handler setup"
     },
-    "consumers of one's own": {
+    "app.amqp, and consumers of one's own": {
         "celery.app.amqp": "AMQP Queues task_message",
         "kombu": "Consumer",
         "kombu.asynchronous": "Hub",
