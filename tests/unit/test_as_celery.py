@@ -18,7 +18,7 @@ from unittest import mock
 import pytest
 
 import celeriac
-from celeriac import Celeriac, as_celery, current, errors
+from celeriac import Celeriac, as_celery, current, errors, log
 from celeriac.as_celery.app import CELERY_DEFAULTS, Celery
 from celeriac.as_celery.later import LATER
 from celeriac.as_celery.listing import module_names
@@ -358,3 +358,20 @@ def test_a_program_that_asks_for_a_patch_is_left_as_it_is(hook: None) -> None:
     before = socket.socket
     maybe_patch_concurrency(["worker", "-P", "gevent"])
     assert socket.socket is before
+
+
+def test_the_texts_of_lines_about_tasks_are_changed_where_celery_has_them(
+    hook: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[B-LOG-005]"""
+    from celery.app import trace
+
+    monkeypatch.setattr(log, "LOG_SUCCESS", log.LOG_SUCCESS)
+    trace.LOG_SUCCESS = "%(name)s is done"
+    assert log.LOG_SUCCESS == trace.LOG_SUCCESS == "%(name)s is done"
+    trace.own = 1
+    assert not hasattr(log, "own")
+
+
+def test_no_name_of_a_module_hides_a_module() -> None:
+    assert [path for path in NAMES if path.rpartition(".")[2] in NAMES.get(path.rpartition(".")[0], ())] == []

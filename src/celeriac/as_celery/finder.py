@@ -22,6 +22,8 @@ __all__ = ["ROOTS", "AliasFinder", "AliasModule", "resolve"]
 
 #: The packages that are ours under the hook.
 ROOTS = ("celery", "kombu")
+#: Modules whose names Celery documents as there to be assigned: what a program puts there is put into ours.
+ASSIGNED = ("celery.app.trace",)
 
 
 class AliasModule(ModuleType):
@@ -40,6 +42,12 @@ class AliasModule(ModuleType):
             raise AttributeError(_missing(path), name=name, obj=self)
         self.__dict__[name] = value
         return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.__name__ in ASSIGNED and name in NAMES[self.__name__]:
+            module, _, attribute = NAMES[self.__name__][name].partition(":")
+            setattr(importlib.import_module(module), attribute, value)
+        super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return sorted({*self.__dict__, *NAMES[self.__name__]})
@@ -71,12 +79,9 @@ class AliasFinder(MetaPathFinder, Loader):
 
 
 def resolve(target: str) -> Any:
-    """The object at "module:attribute.of.it", or the module at "module"."""
-    module, _, attributes = target.partition(":")
-    found: Any = importlib.import_module(module)
-    for attribute in filter(None, attributes.split(".")):
-        found = getattr(found, attribute)
-    return found
+    """The object at "module:attribute"."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _missing(path: str) -> str:

@@ -90,6 +90,10 @@ NAMES: dict[str, dict[str, str]] = {
     "celery.app.task": rows(
         same("celeriac.context", "Context"), same("celeriac.task", "Task"), TaskType="builtins:type"
     ),
+    "celery.app.trace": same(
+        "celeriac.log",
+        "LOG_FAILURE LOG_IGNORED LOG_INTERNAL_ERROR LOG_RECEIVED LOG_REJECTED LOG_RETRY LOG_SUCCESS",
+    ),
     "celery.app.utils": rows(
         same("celeriac.bug_report", "appstr", bugreport="bug_report"),
         same("celeriac.config", "Settings"),
