@@ -13,16 +13,17 @@ from celeriac.loading import import_object
 from celeriac.middleware import Middleware
 from celeriac.result import AsyncResult, EagerResult, GroupResult, ResultSet, allow_join_result, result_from_tuple
 from celeriac.routing import Broadcast, Exchange, Queue, binding
+from celeriac.safe_repr import Secret
 from celeriac.sending import new_id as uuid
 from celeriac.shared import shared_task
 from celeriac.signature import Signature, maybe_signature, signature
 from celeriac.task import Task
 
 __all__ = [
-    "AsyncResult", "Broadcast", "Call", "Celeriac", "Context", "EagerResult", "Exchange", "GroupResult", "Ignore", "Middleware",
-    "Queue", "Reject", "ResultSet", "Retry", "Signature", "SoftTimeLimitExceeded", "Task", "__version__", "allow_join_result",
-    "binding", "bugreport", "chain", "chord", "chunks", "current_app", "group", "maybe_signature", "result_from_tuple",
-    "shared_task", "signature", "uuid", "xmap", "xstarmap",
+    "AsyncResult", "Broadcast", "Call", "Celeriac", "Context", "EagerResult", "Exchange", "GroupResult", "Ignore",
+    "Middleware", "Queue", "Reject", "ResultSet", "Retry", "Secret", "Signature", "SoftTimeLimitExceeded", "Task",
+    "__version__", "allow_join_result", "binding", "bugreport", "chain", "chord", "chunks", "current_app", "group",
+    "maybe_signature", "result_from_tuple", "shared_task", "signature", "uuid", "xmap", "xstarmap",
 ]  # fmt: skip
 
 __version__ = "0.1.0"

@@ -62,6 +62,16 @@ class AppParts:
         made: Loader = import_object("celeriac.loader:Loader", "app.loader")(self)
         return made
 
+    @cached_property
+    def user_options(self) -> dict[str, set[Any]]:
+        """Options of your own on the command line: add a `click.Option` to `app.user_options["preload"]`."""
+        return {"worker": set(), "beat": set(), "events": set(), "preload": set()}
+
+    def tell_preload_options(self, command: str, arguments: Sequence[str]) -> None:
+        """Send the signal `user_preload_options`, if the app has such options. The command line calls it."""
+        if self.user_options["preload"]:
+            import_object("celeriac.preload:tell_preload_options", "user_options")(self, command, arguments)
+
     def bugreport(self) -> str:
         """Versions, platform and changed settings, for a bug report; secrets are masked."""
         return str(import_object("celeriac.bug_report:bug_report", "bugreport")(self))

@@ -102,7 +102,8 @@ class Context:
         return self.group
 
     def __repr__(self) -> str:
-        return f"<Context: {self.__dict__!r}>"
+        # Arguments as their texts, in which secrets are hidden.
+        return f"<Context: {dict(self.__dict__, args=self.argsrepr, kwargs=self.kwargsrepr)!r}>"
 
 
 #: The innermost running execution of this thread, coroutine or greenlet.

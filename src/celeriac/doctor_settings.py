@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from celeriac.codec import accept_types
 from celeriac.config import Settings
 from celeriac.config_source import meant
+from celeriac.coordination.open import not_shared
 from celeriac.doctor_finding import Finding, Level
 from celeriac.errors import CeleriacError
 from celeriac.setting_table import TABLE
@@ -37,6 +39,7 @@ def examine_settings(app: Celeriac) -> Iterator[Finding]:
         *_acknowledgement(app),
         *_times(conf),
         *_results(conf),
+        *_coordination(app),
     ]
     yield from found
     if all(finding.level is Level.OK for finding in found):
@@ -134,3 +137,17 @@ def _results(conf: Settings) -> Iterator[Finding]:
         yield _warn("result_expires is None: results are kept for ever", "Set it, or forget results yourself.")
     if not has_store and "task_ignore_result" not in conf.changes and "result_backend" in conf.changes:
         yield Finding(Level.OK, "settings", "result_backend is disabled: get() of a result is an error")
+    if conf.task_remote_tracebacks and find_spec("tblib") is None:
+        text = "task_remote_tracebacks is on and tblib is not installed: tracebacks of workers come as text"
+        yield _warn(text, "pip install celeriac[tblib]")
+
+
+def _coordination(app: Celeriac) -> Iterator[Finding]:
+    try:
+        place = app.coordination
+    except CeleriacError as exc:
+        yield Finding(Level.FAIL, "settings", str(exc), "Correct coordination_url.")
+        return
+    problem = not_shared(app.conf, place)
+    if problem:
+        yield _warn(problem, "Set coordination_url to a Redis or SQL server, unless all workers run on one machine.")

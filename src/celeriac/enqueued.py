@@ -9,7 +9,6 @@ the record is refused.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +18,7 @@ from celeriac.errors import CeleriacError
 from celeriac.message import Message
 from celeriac.recording import lifetime_of
 from celeriac.results.base import Record
+from celeriac.timing import SYSTEM_CLOCK
 from celeriac.wire.messages import decode_body
 from celeriac.wire.results import encode_result
 
@@ -76,7 +76,7 @@ def _record(app: Celeriac, task_id: str, headers: Mapping[str, Any], eta: float 
         group_id=headers.get("group"),
         parent_id=headers.get("parent_id"),
         fence=(headers.get("retries") or 0, 0),
-        expires_at=max(time.time(), eta or 0.0) + lifetime if lifetime else None,
+        expires_at=max(SYSTEM_CLOCK.now(), eta or 0.0) + lifetime if lifetime else None,
     )
 
 
@@ -86,7 +86,7 @@ def _records(app: Celeriac, message: Message) -> Iterator[Record]:
     if own is not None:
         yield own
     try:
-        body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes)
+        body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes, app.conf.message_max_depth)
     except CeleriacError:  # of a content type that this app only sends
         return
     following: list[Any] = [*(body.chain or ())]

@@ -32,6 +32,7 @@ from celeriac.continuations import (
 )  # fmt: skip
 from celeriac.environment import Environment
 from celeriac.errors import CeleriacError, Ignore, Reject, Retry
+from celeriac.exception_info import ExceptionInfo
 from celeriac.loading import import_object
 from celeriac.log import current_task_info, get_logger
 from celeriac.message import Action
@@ -42,6 +43,7 @@ from celeriac.results.base import Record
 from celeriac.safe_repr import saferepr
 from celeriac.task import Task
 from celeriac.task_lines import log_end, log_failure, log_success
+from celeriac.timing import SYSTEM_CLOCK
 from celeriac.wire.messages import decode_body, parse_moment, protocol1_headers
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ def open_call(environment: Environment, execution: Execution) -> tuple[Context, 
         CeleriacError: It can't be opened.
     """
     app, message = environment.app, execution.message
-    body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes)
+    body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes, app.conf.message_max_depth)
     headers = message.headers
     if not message.task:
         headers = {**protocol1_headers(body), **{key: value for key, value in headers.items() if value}}
@@ -115,7 +117,7 @@ def open_call(environment: Environment, execution: Execution) -> tuple[Context, 
 
 def _admit_protocol1(app: Celeriac, execution: Execution, headers: dict[str, Any]) -> Outcome | Execution | None:
     """The supervisor can't see the moments of protocol 1, which stand in the body: look at them here."""
-    now = time.time()
+    now = SYSTEM_CLOCK.now()
     expires = parse_moment(headers.get("expires"), app.timezone)
     eta = parse_moment(headers.get("eta"), app.timezone)
     if execution.verdict.state:
@@ -369,7 +371,7 @@ def _apply_verdict(environment: Environment, execution: Execution, context: Cont
             return _after_retry(environment, execution, context, task, task.retry(exc=exc, throw=False))
         except errors.WorkerLostError as final:  # no attempt is left
             exc = final
-    trace = "".join(tracebacks.format_exception_only(exc))
+    trace = ExceptionInfo(exc, "".join(tracebacks.format_exception_only(exc)))
     action = Action(verdict.action)
     if task is not None and isinstance(exc, errors.TimeLimitExceeded):
         action = _failure_action(task, exc)
@@ -421,7 +423,9 @@ def _end_of_what_waits(app: Celeriac, execution: Execution, exc: Exception, reas
     if execution.verdict.state == JOIN:
         return NOTHING
     try:
-        body = decode_body(execution.message, app.accept, app.conf.message_max_unpacked_bytes)
+        body = decode_body(
+            execution.message, app.accept, app.conf.message_max_unpacked_bytes, app.conf.message_max_depth
+        )
         context = make_context(
             execution, body, execution.message.headers, node="", is_eager=False, store_state=None
         )  # fmt: skip
@@ -515,15 +519,16 @@ def _handle(handler: Callable[..., Any], *args: Any) -> None:
         logger.exception("%s raised", getattr(handler, "__qualname__", handler))
 
 
-def _traceback(exc: BaseException) -> str:
+def _traceback(exc: BaseException) -> ExceptionInfo:
     """The traceback as text, without the frames of this module: users look for theirs."""
     try:
         trace = exc.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
-        return "".join(tracebacks.format_exception(type(exc), exc, trace))
+        text = "".join(tracebacks.format_exception(type(exc), exc, trace))
     except Exception:  # an exception whose text raises
-        return f"{type(exc).__name__} (its text can't be shown)\n" + "".join(tracebacks.format_tb(exc.__traceback__))
+        text = f"{type(exc).__name__} (its text can't be shown)\n" + "".join(tracebacks.format_tb(exc.__traceback__))
+    return ExceptionInfo(exc, text)
 
 
 def _text(exc: BaseException) -> str:

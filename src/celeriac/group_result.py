@@ -5,7 +5,6 @@ Made when a group is sent, or by `restore` from what `save` kept, in Celery's fo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from celeriac.loading import import_object
 from celeriac.result_base import aside
 from celeriac.result_set import ResultSet
 from celeriac.results.base import added_id
+from celeriac.timing import SYSTEM_CLOCK
 
 __all__ = ["GroupResult"]
 
@@ -51,7 +51,7 @@ class GroupResult(ResultSet):
         if isinstance(lifetime, timedelta):
             lifetime = lifetime.total_seconds()
         value = dumps(self.as_tuple(), app.conf.result_serializer)[2]
-        _store(backend, app).save_group(self._own_id(), value, time.time() + lifetime if lifetime else None)
+        _store(backend, app).save_group(self._own_id(), value, SYSTEM_CLOCK.now() + lifetime if lifetime else None)
 
     def refresh(self, backend: Any = None) -> list[Any]:
         """Take in the members that were added while the group ran; returns the new ones.

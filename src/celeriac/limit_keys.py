@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import string
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from celeriac.arguments import signature_of
 from celeriac.errors import EncodeError, ImproperlyConfigured, near_match
 from celeriac.safe_repr import saferepr
 from celeriac.task_limits import Mark, check_option
+from celeriac.timing import SYSTEM_CLOCK
 
 __all__ = ["bound_arguments", "mark_for"]
 
@@ -45,7 +45,7 @@ def mark_for(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, is_na
         if isinstance(task.unique, str):
             until = task.unique
         else:
-            ends_at = time.time() + task.unique
+            ends_at = SYSTEM_CLOCK.now() + task.unique
     return Mark(key, unique, until, task.on_conflict, ends_at=ends_at, is_named=is_named)
 
 

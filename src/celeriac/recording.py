@@ -5,16 +5,16 @@ Used where a task runs (the runner, `apply`) and by `update_state`. A value that
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from celeriac import states
 from celeriac.codec import dumps
 from celeriac.context import Context
+from celeriac.loading import import_object
 from celeriac.result import ResultBase
 from celeriac.results.base import Record, fence_of
-from celeriac.timing import iso_now
+from celeriac.timing import SYSTEM_CLOCK, iso_now
 from celeriac.wire.results import encode_result, exception_form
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ def make_record(
         result=body,
         content_type=content_type,
         content_encoding=content_encoding,
-        traceback=None if traceback is None else clean_text(traceback),
+        traceback=None if traceback is None else clean_text(str(traceback)),
         children=[child.as_tuple() for child in context.children or ()],
         date_done=iso_now() if is_ready else None,
         group_id=context.group,
         parent_id=context.parent_id,
         fence=fence_of(context.retries, context.replaced_task_nesting, context.deliveries),
-        expires_at=time.time() + lifetime if lifetime else None,
+        expires_at=SYSTEM_CLOCK.now() + lifetime if lifetime else None,
         stamps=_stamps(context) if context.stamped_headers else None,
         reply_to=context.reply_to or "",
         **extended,
@@ -77,10 +77,13 @@ def make_record(
 
 def _extended(context: Context, serializer: str) -> dict[str, Any]:
     info = context.delivery_info or {}
+    args, kwargs, secrets = context.args, context.kwargs, getattr(context.owner, "secrets", None)
+    if secrets:
+        args, kwargs = import_object("celeriac.hiding:masked", "Secret")(secrets, args or (), kwargs or {})
     return {
         "name": context.task,
-        "args": dumps(context.args, serializer)[2],
-        "kwargs": dumps(context.kwargs, serializer)[2],
+        "args": dumps(args, serializer)[2],
+        "kwargs": dumps(kwargs, serializer)[2],
         "worker": context.hostname,
         "retries": context.retries,
         "queue": info.get("routing_key"),

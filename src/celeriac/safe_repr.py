@@ -10,10 +10,12 @@ from __future__ import annotations
 import codecs
 from typing import Any
 
-__all__ = ["MAX_LENGTH", "saferepr"]
+__all__ = ["MAX_LENGTH", "MAX_LEVELS", "Secret", "saferepr"]
 
 #: Characters after which a text is cut, unless the caller says otherwise.
 MAX_LENGTH = 1024
+#: Levels of containers that are shown, unless the caller says otherwise (`task_repr_maxlevels`).
+MAX_LEVELS = 3
 
 #: Brackets of the containers that are walked. A subclass counts as long as it keeps the `__repr__` of its base.
 _BRACKETS: dict[Any, tuple[str, str]] = {
@@ -26,7 +28,22 @@ _BRACKETS: dict[Any, tuple[str, str]] = {
 _EMPTY = {set.__repr__: "set()", frozenset.__repr__: "frozenset()"}
 
 
-def saferepr(value: Any, maxlen: int = MAX_LENGTH, maxlevels: int = 3) -> str:
+class Secret:
+    """Marks a parameter of a task as secret, in its annotation.
+
+    What is given for it travels in the message, as any argument does, and shows as `***` in logs, events, remote control,
+    extended results and reprs.
+
+    Example:
+        @app.task
+        def log_in(user: str, password: Annotated[str, Secret]): ...
+    """
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+
+def saferepr(value: Any, maxlen: int = MAX_LENGTH, maxlevels: int = MAX_LEVELS) -> str:
     """A bounded `repr`.
 
     Args:

@@ -25,8 +25,9 @@ from celeriac.message import Message
 from celeriac.middleware import send_through
 from celeriac.options import COPIED, KNOWN, LIMITS, check_limits, check_options, signatures_of, task_id_of
 from celeriac.result import AsyncResult
+from celeriac.safe_repr import MAX_LEVELS, saferepr
 from celeriac.task import FromSetting
-from celeriac.timing import call_end
+from celeriac.timing import SYSTEM_CLOCK, call_end
 from celeriac.wire.messages import CallForm, TaskCall
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def prepare(
         call = _call(app, name, args, kwargs, task_id, link, link_error, shadow, task, options)
         conf = app.conf
         form = CallForm(
-            call, now=time.time(), tz=app.timezone, max_bytes=conf.message_max_bytes, protocol=conf.task_protocol
+            call, now=SYSTEM_CLOCK.now(), tz=app.timezone, max_bytes=conf.message_max_bytes, protocol=conf.task_protocol
         )
         args, kwargs = call.args, call.kwargs
         if key is not None and forms is not None and _is_form_of_all(app, form, task):
@@ -147,8 +148,11 @@ def form_key(name: str, options: Mapping[str, Any]) -> Any:
 
 def _is_form_of_all(app: Celeriac, form: CallForm, task: Any) -> bool:
     """Whether it holds for every call with the same name and options: no argument and no moment has changed anything."""
-    own_way = task is not None and (task.pydantic or task.has_shadow_name or task.unique or task.concurrency_key)
-    return form.is_lasting and app.router.is_static and not own_way
+    own_way = task is not None and (
+        task.pydantic or task.has_shadow_name or task.unique or task.concurrency_key or task.secrets
+    )
+    is_usual = app.conf.task_repr_maxlevels == MAX_LEVELS
+    return form.is_lasting and app.router.is_static and is_usual and not own_way
 
 
 def _call(
@@ -181,6 +185,16 @@ def _call(
         args, kwargs = import_object("celeriac.modeling:dump_models", "pydantic")(args, kwargs)
     if task is not None and task.has_shadow_name and not (shadow or options.get("shadow")):
         shadow = task.shadow_name(args, kwargs, options)
+    if task is not None and task.secrets:
+        hidden = import_object("celeriac.hiding:texts_of", "Secret")(task.secrets, args or (), kwargs or {})
+        fields = {**fields, **{name: fields.get(name) or text for name, text in hidden.items()}}
+    if app.conf.task_repr_maxlevels != MAX_LEVELS:
+        levels = app.conf.task_repr_maxlevels
+        texts = {
+            "argsrepr": saferepr(args or (), maxlevels=levels),
+            "kwargsrepr": saferepr(kwargs or {}, maxlevels=levels),
+        }
+        fields = {**fields, **{each: fields.get(each) or text for each, text in texts.items()}}
     limits = options.get("limits")  # a retry keeps those of the first attempt
     if not limits and task is not None and (task.unique or task.concurrency_key is not None):
         limits = _limits(task, args, kwargs, options)

@@ -54,6 +54,9 @@ class TaskSettings:
     message_max_unpacked_bytes: int = setting(
         256 * 1024 * 1024, "Largest size to which a compressed body may unpack.", unit="bytes", low=1
     )
+    message_max_depth: int = setting(
+        1000, "How deep arrays and objects in a body may be nested; a deeper one is refused by workers.", low=8
+    )
     task_publish_retry: bool = setting(
         True, "Publish again when the connection fails.", old="CELERY_TASK_PUBLISH_RETRY CELERY_PUBLISH_RETRY"
     )
@@ -234,7 +237,11 @@ class ResultSettings:
     result_backend_max_retries: float = setting(
         float("inf"), "How often such an operation is repeated.", old="CELERY_RESULT_BACKEND_MAX_RETRIES", low=0
     )
-    result_backend_thread_safe: bool = setting(False, "Threads share one connection object to the result store.")
+    result_backend_thread_safe: bool = setting(
+        False,
+        "Threads share one connection object to the result store.",
+        unused="all stores may be used by several threads at once",
+    )
     result_backend_transport_options: dict[str, Any] = setting(
         {}, "Further options of the result store's driver.", old="CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS"
     )
@@ -288,6 +295,7 @@ class ResultSettings:
         old="CELERY_RESULT_CHORD_JOIN_TIMEOUT",
         unit="s",
         low=0,
+        unused="the parts of a chord are read once all have ended, which waits for nothing",
     )
     result_chord_retry_interval: float = setting(
         1.0,
@@ -310,7 +318,12 @@ class RpcSettings:
         "Exchange of the former amqp results.",
         old="CELERY_RESULT_EXCHANGE",
         deprecated="rpc results need none",
+        unused="results go straight to the client's own queue",
     )
     result_exchange_type: str = setting(
-        "direct", "Type of that exchange.", old="CELERY_RESULT_EXCHANGE_TYPE", deprecated="rpc results need none"
+        "direct",
+        "Type of that exchange.",
+        old="CELERY_RESULT_EXCHANGE_TYPE",
+        deprecated="rpc results need none",
+        unused="results go straight to the client's own queue",
     )

@@ -132,16 +132,30 @@ class WorkerSettings:
         old="CELERYD_POOL",
     )
     worker_prefetch_multiplier: int = setting(
-        4, "Messages fetched ahead per slot of the pool; 0 is any number.", old="CELERYD_PREFETCH_MULTIPLIER", low=0
+        4,
+        "Messages fetched ahead per slot of the pool; 0 is any number.",
+        old="CELERYD_PREFETCH_MULTIPLIER",
+        low=0,
+        unused="what a worker fetches ahead follows how long its tasks take",
     )
     worker_disable_prefetch: bool = setting(
-        False, "Fetch a message only when a slot is free.", old="CELERYD_DISABLE_PREFETCH"
+        False,
+        "Fetch a message only when a slot is free.",
+        old="CELERYD_DISABLE_PREFETCH",
+        unused="of long tasks nothing is fetched ahead",
     )
     worker_enable_prefetch_count_reduction: bool = setting(
-        True, "Fetch less ahead for a while after a reconnection.", old="CELERYD_ENABLE_PREFETCH_COUNT_REDUCTION"
+        True,
+        "Fetch less ahead for a while after a reconnection.",
+        old="CELERYD_ENABLE_PREFETCH_COUNT_REDUCTION",
+        unused="what a worker fetches ahead follows how long its tasks take",
     )
     worker_eta_task_limit: int | None = setting(
-        None, "Most tasks that are not yet due and held by the worker.", old="CELERYD_ETA_TASK_LIMIT", low=0
+        None,
+        "Most tasks that are not yet due and held by the worker.",
+        old="CELERYD_ETA_TASK_LIMIT",
+        low=0,
+        unused="tasks that are not due wait at the broker",
     )
     worker_shutdown_grace: float = setting(25.0, "How long a warm shutdown lets running tasks go on.", unit="s", low=0)
     worker_soft_shutdown_timeout: float = setting(
@@ -174,13 +188,22 @@ class WorkerSettings:
         old="CELERYD_WORKER_LOST_WAIT",
         unit="s",
         low=0,
+        unused="the end of a process is known at once, with all that it has told before",
     )
     worker_proc_alive_timeout: float = setting(
-        4.0, "Longest start of a process.", old="CELERYD_PROC_ALIVE_TIMEOUT", unit="s", above=0
+        4.0,
+        "Longest start of a process.",
+        old="CELERYD_PROC_ALIVE_TIMEOUT",
+        unit="s",
+        above=0,
+        unused="a process that ends before it is ready is started anew",
     )
     worker_disable_rate_limits: bool = setting(False, "No rate limit applies.", old="CELERY_DISABLE_RATE_LIMITS")
     worker_deduplicate_successful_tasks: bool = setting(
-        False, "A redelivered task that has succeeded is not run again.", old="CELERYD_DEDUPLICATE_SUCCESSFUL_TASKS"
+        False,
+        "A redelivered task that has succeeded is not run again.",
+        old="CELERYD_DEDUPLICATE_SUCCESSFUL_TASKS",
+        unused="a message that comes again is never run where its outcome is stored",
     )
     worker_cancel_long_running_tasks_on_connection_loss: bool = setting(
         False,
@@ -202,37 +225,70 @@ class WorkerSettings:
         old="CELERYD_TIMER_PRECISION",
         unit="s",
         above=0,
+        unused="tasks that are not due wait at the broker",
     )
     worker_pool_restarts: bool = setting(
         False, "The remote command `pool_restart` is allowed.", old="CELERYD_POOL_RESTARTS"
     )
     worker_pool_putlocks: bool = setting(
-        True, "A task is handed to the pool only when a slot is free.", old="CELERYD_POOL_PUTLOCKS"
+        True,
+        "A task is handed to the pool only when a slot is free.",
+        old="CELERYD_POOL_PUTLOCKS",
+        unused="a task is handed over only where a slot takes it",
     )
     worker_pool_start_method: Literal["fork", "spawn"] = setting(
-        "fork", "How processes of the pool come to be.", old="CELERYD_POOL_START_METHOD"
+        "fork",
+        "How processes of the pool come to be.",
+        old="CELERYD_POOL_START_METHOD",
+        unused="processes are forked from a fresh one, or started by exec where the app has threads",
     )
     worker_autoscaler: str = setting(
         "celeriac.worker.autoscale:Autoscaler", "Class of the autoscaler.", old="CELERYD_AUTOSCALER", differs=_OWN_CLASS
     )
     worker_consumer: str = setting(
-        "celeriac.worker.consumer:Consumer", "Class of the consumer.", old="CELERYD_CONSUMER", differs=_OWN_CLASS
+        "celeriac.worker.consumer:Consumer",
+        "Class of the consumer.",
+        old="CELERYD_CONSUMER",
+        differs=_OWN_CLASS,
+        unused="the worker's parts are its own",
     )
-    worker_timer: str | None = setting(None, "Class of the timer; None is the pool's.", old="CELERYD_TIMER")
-    worker_agent: str | None = setting(None, "Class of an agent to run beside the worker.", old="CELERYD_AGENT")
-    worker_logfile: str | None = setting(None, "Log file of the worker.")
-    worker_pidfile: str | None = setting(None, "File with the worker's process id.")
-    worker_uid: int | str | None = setting(None, "User that the worker becomes.")
-    worker_gid: int | str | None = setting(None, "Group that the worker becomes.")
-    worker_umask: int | str | None = setting(None, "Umask of the worker in the background.")
-    worker_executable: str | None = setting(None, "Python of the worker in the background.")
+    worker_timer: str | None = setting(
+        None, "Class of the timer; None is the pool's.", old="CELERYD_TIMER", unused="the worker's parts are its own"
+    )
+    worker_agent: str | None = setting(
+        None,
+        "Class of an agent to run beside the worker.",
+        old="CELERYD_AGENT",
+        unused="nothing runs beside the worker",
+    )
+    worker_logfile: str | None = setting(
+        None, "Log file of the worker.", unused="it is the option --logfile of celeriac worker"
+    )
+    worker_pidfile: str | None = setting(
+        None, "File with the worker's process id.", unused="it is the option --pidfile of celeriac worker"
+    )
+    worker_uid: int | str | None = setting(
+        None, "User that the worker becomes.", unused="it is the option --uid of celeriac worker"
+    )
+    worker_gid: int | str | None = setting(
+        None, "Group that the worker becomes.", unused="it is the option --gid of celeriac worker"
+    )
+    worker_umask: int | str | None = setting(
+        None, "Umask of the worker in the background.", unused="it is the option --umask of celeriac worker"
+    )
+    worker_executable: str | None = setting(
+        None, "Python of the worker in the background.", unused="it is the option --executable of celeriac worker"
+    )
 
 
 class LoggingSettings:
     """What workers log, and how."""
 
     worker_hijack_root_logger: bool = setting(
-        True, "Handlers that the root logger had are removed.", old="CELERYD_HIJACK_ROOT_LOGGER"
+        False,
+        "Handlers that the root logger had are removed.",
+        old="CELERYD_HIJACK_ROOT_LOGGER",
+        differs="logging that you have set up stays as it is",
     )
     worker_log_color: bool | None = setting(None, "Log in colour; None does so on a terminal.", old="CELERYD_LOG_COLOR")
     worker_log_format: str = setting(

@@ -327,8 +327,17 @@ class Signature(dict[str, Any]):
     def reprcall(self, *args: Any, **kwargs: Any) -> str:
         """How the call would look in Python."""
         merged_args, merged_kwargs, _ = self.merge(args, kwargs, None, force=True)
+        secrets = self._secrets()
+        if secrets:
+            hide = import_object("celeriac.hiding:masked", "Secret")
+            merged_args, merged_kwargs = hide(secrets, merged_args, merged_kwargs)
         parts = [repr(arg) for arg in merged_args] + [f"{key}={value!r}" for key, value in merged_kwargs.items()]
         return f"{self['task']}({', '.join(parts)})"
+
+    def _secrets(self) -> Any:
+        """The secret arguments of its task, as far as that is known here; None if there are none."""
+        task = None if self._app is None else self._app._tasks.get(self["task"])
+        return None if task is None else task.secrets
 
     def __repr__(self) -> str:
         return self.reprcall()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
 from celeriac.context import Context, running
@@ -104,6 +105,8 @@ class Task(Generic[P, R]):
     routing_key: str | None = None
     delivery_mode: int | str | None = None
     pydantic: bool = False
+    #: Class whose methods the supervisor calls, or its path: a subclass of `celeriac.worker.request.Request`.
+    Request: Any = "celeriac.worker.request:Request"
     MaxRetriesExceededError = MaxRetriesExceededError
     OperationalError = OperationalError
 
@@ -157,6 +160,11 @@ class Task(Generic[P, R]):
     @classmethod
     def on_bound(cls, app: Celeriac) -> None:
         """Called when the task is bound to an app."""
+
+    @cached_property
+    def secrets(self) -> Any:
+        """Which of its arguments are secret (`hiding.Secrets`); None if none is."""
+        return import_object("celeriac.hiding:secrets_of", "Secret")(self)
 
     @property
     def request(self) -> Context:

@@ -19,7 +19,7 @@ from celeriac.rates import parse_rate
 from celeriac.safe_repr import saferepr
 
 __all__ = [
-    "UNTIL_START", "UNTIL_DONE", "LIMITS", "OPTIONS", "Mark", "TaskLimits", "check_option", "is_named",
+    "UNTIL_START", "UNTIL_DONE", "LIMITS", "OPTIONS", "Mark", "TaskLimits", "check_option", "id_name", "is_named",
     "limits_of", "lock_name", "mark_of", "running_name", "slot_name",
 ]  # fmt: skip
 
@@ -100,6 +100,11 @@ def is_named(headers: Any) -> bool:
     """Whether the caller chose the task's id: where its success is stored, the same one sent again does not run again."""
     mark = headers.get(LIMITS) if isinstance(headers, dict) else None
     return isinstance(mark, dict) and bool(mark.get("is_named"))
+
+
+def id_name(task_id: str) -> str:
+    """Name of the claim of a task id that its caller chose, of which one message runs at a time."""
+    return f"id:{task_id}"
 
 
 def running_name(unique: str) -> str:

@@ -7,7 +7,6 @@ never outlives a worker that was killed; while the message waits it is kept for 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from celeriac.message import Message
 from celeriac.result import AsyncResult
 from celeriac.sending import publish
 from celeriac.task_limits import LIMITS, Mark, lock_name, mark_of
+from celeriac.timing import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -47,7 +47,7 @@ def send(
     place = app.coordination
     if place is None:
         raise ImproperlyConfigured(no_place(app.conf, f"task {message.task!r} with the option unique"))
-    now = time.time()
+    now = SYSTEM_CLOCK.now()
     mark = replace(mark, is_held=True, ttl=_ttl(app, message, mark, now))
     lock = Claim(name=lock_name(mark.unique), holder=message.id, seconds=mark.ttl, replaces=mark.conflict == "replace")
     [other] = place.acquire([lock])

@@ -50,3 +50,7 @@ def test_retries(tmp_path: Path, worker_process: Callable[..., WorkerProcess]) -
     task_id = celeriac("-A", "retries", "call", "retries.fetch", "-a", '["file:///no/such/file"]').out.strip()
     worker.wait_output(f"retries.fetch.*{task_id}|{task_id}.*[Rr]etry")
     assert worker.stop() == 0
+
+
+def test_error_reports(folder: Path) -> None:
+    assert run(folder, "error_reports.py") == "shop.divide(1, 0) failed: ZeroDivisionError('division by zero')\n"

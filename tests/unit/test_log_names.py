@@ -22,7 +22,7 @@ def app() -> Iterator[Celeriac]:
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     root.handlers.clear()
-    yield Celeriac("logs", set_as_current=False)
+    yield Celeriac("logs", set_as_current=False, worker_hijack_root_logger=True)
     remove_handlers()
     root.handlers[:] = before
     root.setLevel(level)

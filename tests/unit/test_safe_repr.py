@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celeriac.safe_repr import saferepr
+from tests.support.apps import memory_app, sent
 from tests.support.calls import count_calls
 
 
@@ -181,3 +182,16 @@ def test_any_value_has_a_bounded_text(value: Any, maxlen: int, maxlevels: int) -
     text = saferepr(value, maxlen, maxlevels)
     text.encode()
     assert len(text) <= 10 * maxlen + 60
+
+
+def test_a_setting_says_how_deep_the_texts_of_calls_go() -> None:
+    deep = [[[[["x"]]]]]
+    for levels, expected, named in (
+        (3, "([[[...]]],)", "[[[...]]]"), (2, "([[...]],)", "[[...]]"), (9, "([[[[['x']]]]],)", "[[[[['x']]]]]"),
+    ):  # fmt: skip
+        app = memory_app(task_repr_maxlevels=levels)
+        for task in (app.task(lambda value, key=None: None, name="t"), app.signature("unknown")):
+            task.apply_async((deep,), {"key": deep})
+            [message] = sent(app)
+            assert message.headers["argsrepr"] == expected
+            assert message.headers["kwargsrepr"] == f"{{'key': {named}}}"

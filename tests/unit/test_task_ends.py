@@ -6,12 +6,13 @@ import asyncio
 import decimal
 import functools
 import logging
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from celeriac import Celeriac, Ignore, Reject, Task, allow_join_result
+from celeriac import Celeriac, Ignore, Reject, Task, allow_join_result, signals
 from celeriac.environment import Environment
 from celeriac.errors import EncodeError
 from celeriac.execution import execute
@@ -383,3 +384,33 @@ def test_an_eager_call_inside_a_task_may_raise_its_error(app: Celeriac) -> None:
     run_all(app)
     with pytest.raises(ValueError, match="inner"):
         result.get(timeout=1)
+
+
+@pytest.mark.behaviour("B-TASK-030", "B-TASK-032")
+def test_einfo_is_the_traceback_and_knows_its_error() -> None:
+    app, seen = memory_app(), []
+
+    class Told(Task[..., Any]):
+        def on_failure(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
+            seen.append((exc, einfo))
+
+        def after_return(self, status: Any, retval: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
+            seen.append((retval, einfo))
+
+    @app.task(base=Told, name="fail")
+    def fail() -> None:
+        raise ValueError("no")
+
+    def hear(exception: Any, einfo: Any, **_: Any) -> None:
+        seen.append((exception, einfo))
+
+    signals.task_failure.connect(hear, sender=fail)
+    result = fail.delay()
+    run_all(app)
+    assert len(seen) == 3
+    for exc, einfo in seen:
+        assert (einfo.exception, einfo.type, einfo.internal) == (exc, ValueError, False)
+        assert einfo.tb is exc.__traceback__
+        assert type(einfo.traceback) is str
+        assert str(einfo) == einfo.traceback == einfo == result.traceback
+        assert pickle.loads(pickle.dumps(einfo)).exception.args == ("no",)  # noqa: S301 -- its own

@@ -14,6 +14,7 @@ from celeriac import codec
 from celeriac.errors import ContentDisallowed, DecodeError, InvalidTaskError
 from celeriac.message import Message
 from celeriac.wire.messages import TaskBody, decode_body
+from tests.support.apps import memory_app, run_all
 from tests.wire import golden
 
 JSON = codec.accept_types(["json"])
@@ -183,3 +184,52 @@ def test_any_bytes_are_read_or_refused(
         decode_body(it, ALL_BUT_PICKLE, LIMIT)
     except (InvalidTaskError, DecodeError, ContentDisallowed) as exc:
         assert str(exc)
+
+
+def nested(depth: int) -> Any:
+    """[args, kwargs, embed] with arrays and objects in it: `depth` levels in all."""
+    value: Any = 1
+    for level in range(depth - 2):
+        value = [value] if level % 2 else {"x": value}
+    return [[value], {}, {}]
+
+
+@pytest.mark.parametrize("serializer", ["json", "yaml", "msgpack"])
+def test_what_is_nested_too_deep_is_refused(serializer: str) -> None:
+    for depth, is_fine in ((12, True), (13, False)):
+        content_type, encoding, body = codec.dumps(nested(depth), serializer)
+        message = Message(
+            id="i", headers={"task": "t"}, body=body, content_type=content_type, content_encoding=encoding
+        )
+        if is_fine:
+            assert decode_body(message, ALL_BUT_PICKLE, LIMIT, 12).args == nested(depth)[0]
+        else:
+            with pytest.raises(DecodeError, match=r"deeper than 12 levels \(message_max_depth\)"):
+                decode_body(message, ALL_BUT_PICKLE, LIMIT, 12)
+
+
+def test_many_brackets_are_no_depth() -> None:
+    body = json.dumps([[[{}] * 5000, "[" * 5000], {}, {}]).encode()
+    message = Message(id="i", headers={"task": "t"}, body=body, content_type="application/json")
+    assert len(decode_body(message, JSON, LIMIT, 5).args[0]) == 5000
+
+
+def test_values_that_stand_in_many_places_are_looked_at_once() -> None:
+    """A few lines of YAML can name a list of a million parts."""
+    lines = ["- - &a0 [x]", *(f"  - &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(5)), "- {}", "- {}"]
+    message = Message(
+        id="i", headers={"task": "t"}, body="\n".join(lines).encode(), content_type="application/x-yaml",
+        content_encoding="utf-8",
+    )  # fmt: skip
+    assert len(decode_body(message, ALL_BUT_PICKLE, LIMIT, 50).args) == 6
+    with pytest.raises(DecodeError, match="deeper than 6"):
+        decode_body(message, ALL_BUT_PICKLE, LIMIT, 6)
+
+
+def test_a_worker_keeps_what_is_too_deep_as_a_dead_letter() -> None:
+    app = memory_app(message_max_depth=10)
+    result = app.task(lambda x: None, name="t").delay(nested(11))
+    [outcome] = run_all(app)
+    assert (outcome.action, outcome.state) == ("dead-letter", "FAILURE")
+    assert "message_max_depth" in outcome.reason
+    assert isinstance(result.result, DecodeError)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from celeriac import Celeriac
@@ -393,3 +394,40 @@ def test_an_id_that_is_sent_twice_runs_once(each_app: Celeriac, step: Step) -> N
         each_app.send_task(some.name, (4,), task_id="bad")
         assert eventually(lambda: each_app.AsyncResult("bad").state == "SUCCESS")
     assert step.ran == [1, 3, 4]
+
+
+def test_an_id_that_is_sent_twice_at_once_runs_once(each_app: Celeriac, step: Step) -> None:
+    """The second one comes while the first runs, when nothing can be stored of it yet."""
+
+    @each_app.task
+    def some(x: int) -> Any:
+        return step.run(x)
+
+    first, second = (some.apply_async((number,), task_id="chosen") for number in (1, 1))
+    with start_worker(each_app, pool="threads", concurrency=4):
+        eventually(
+            lambda: each_app.transport.size("celery").delayed == 1, 20
+        )  # it was put back, and will be looked at again
+        other = some.delay(2)
+        eventually(lambda: len(step.ran) == 2, 20)
+        step.may_end.set()
+        assert (first.get(timeout=20), second.get(timeout=20), other.get(timeout=20)) == (1, 1, 2)
+        eventually(lambda: sum(msgspec.structs.astuple(each_app.transport.size("celery"))) == 0, 20)
+    assert sorted(step.ran) == [1, 2]
+    assert each_app.coordination is not None
+    assert list(each_app.coordination.holders("id:chosen")) != [], (
+        "kept for as long as somebody may have just fetched it"
+    )
+
+
+def test_an_id_of_one_that_failed_is_free_at_once(app: Celeriac, step: Step) -> None:
+    @app.task
+    def fail() -> None:
+        raise ValueError
+
+    with start_worker(app):
+        for _ in range(2):
+            fail.apply_async(task_id="chosen").get(timeout=20, propagate=False)
+            app.AsyncResult("chosen").forget()
+    assert app.coordination is not None
+    assert app.coordination.holders("id:chosen") == {}

@@ -15,6 +15,7 @@ CELERY_DEFAULTS: dict[str, Any] = {
     "result_backend": None,
     "task_acks_late": False,
     "task_reject_on_worker_lost": False,
+    "worker_hijack_root_logger": True,
 }
 
 

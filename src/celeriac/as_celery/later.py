@@ -38,7 +38,6 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.worker.consumer.heart": "Heart",
         "celery.worker.consumer.mingle": "Mingle",
         "celery.worker.consumer.tasks": "Tasks",
-        "celery.worker.request": "Request",
         "celery.worker.state": (
             "Persistent SOFTWARE_INFO active_requests maybe_shutdown merge_revoked reserved_requests revoked "
             "scheduled_requests task_accepted task_ready task_reserved task_scheduled total_count"
@@ -62,7 +61,7 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.bin.upgrade": "upgrade settings",
         "celery.bin.worker": "detach Autoscale Hostname WorkersPool",
     },
-    "Django": {"celery.contrib.django": "", "celery.contrib.django.task": "DjangoTask", "celery.fixups": ""},
+    "Django": {"celery.fixups": ""},
     "moving messages between brokers": {
         "celery.contrib.migrate": (
             "State StopFiltering migrate_task migrate_tasks move move_by_idmap move_by_taskmap move_direct "

@@ -119,6 +119,8 @@ NAMES: dict[str, dict[str, str]] = {
     ),
     "celery.contrib": {},
     "celery.contrib.abortable": same("celeriac.contrib.abortable", "AbortableAsyncResult AbortableTask"),
+    "celery.contrib.django": {},
+    "celery.contrib.django.task": same("celeriac.contrib.django.task", "DjangoTask"),
     "celery.contrib.pytest": _FIXTURES,
     "celery.contrib.testing": {},
     "celery.contrib.testing.app": rows(
@@ -183,6 +185,7 @@ NAMES: dict[str, dict[str, str]] = {
         rate="celeriac.rates:parse_rate",
     ),
     "celery.worker": {},
+    "celery.worker.request": same("celeriac.worker.request", "Request"),
     "celery.worker.control": same("celeriac.commands", "Panel control_command inspect_command"),
     "kombu": rows(
         same("celeriac.broker_connection", "Connection Producer"), same("celeriac.routing", "Exchange Queue binding")

@@ -8,7 +8,6 @@ messages of its parts, since it has to be known to the result store before the f
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +26,7 @@ from celeriac.outcome import ChordStart
 from celeriac.results.base import Record
 from celeriac.sending import prepare
 from celeriac.signature import maybe_signature
+from celeriac.timing import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -206,7 +206,7 @@ def _expires_at(app: Celeriac) -> float | None:
     lifetime: Any = app.conf.result_chord_expires or app.conf.result_expires
     if isinstance(lifetime, timedelta):
         lifetime = lifetime.total_seconds()
-    return time.time() + lifetime if lifetime else None
+    return SYSTEM_CLOCK.now() + lifetime if lifetime else None
 
 
 def _note(app: Celeriac, group_id: str, parts: list[Any], body: Any, expires_at: float | None) -> Record | None:

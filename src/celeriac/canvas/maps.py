@@ -23,8 +23,11 @@ class _Map(Signature):
     _task_name: str
 
     def __init__(self, task: Any, it: Iterable[Any], **options: Any) -> None:
-        super().__init__(self._task_name, (), {"task": _as_signature(task), "it": list(it)}, immutable=True, **options)
-        self._app = self._app or self["kwargs"]["task"]._app
+        inner, items = _as_signature(task), list(it)
+        if inner._secrets():
+            options.setdefault("kwargsrepr", f"{{'task': {inner!r}, 'it': {_shown(inner, items)}}}")
+        super().__init__(self._task_name, (), {"task": inner, "it": items}, immutable=True, **options)
+        self._app = self._app or inner._app
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> Signature:
@@ -41,7 +44,7 @@ class xmap(_Map):  # noqa: N801 -- Celery's documented name
 
     def __repr__(self) -> str:
         inner = self["kwargs"]
-        return f"[{inner['task']['task']}(x) for x in {saferepr(inner['it'], 200)}]"
+        return f"[{inner['task']['task']}(x) for x in {_shown(inner['task'], inner['it'])}]"
 
 
 @Signature.register_type()
@@ -52,7 +55,7 @@ class xstarmap(_Map):  # noqa: N801 -- Celery's documented name
 
     def __repr__(self) -> str:
         inner = self["kwargs"]
-        return f"[{inner['task']['task']}(*x) for x in {saferepr(inner['it'], 200)}]"
+        return f"[{inner['task']['task']}(*x) for x in {_shown(inner['task'], inner['it'])}]"
 
 
 @Signature.register_type()
@@ -101,13 +104,18 @@ class chunks(Signature):  # noqa: N801 -- Celery's documented name
 
     def __repr__(self) -> str:
         inner = self["kwargs"]
-        return f"{inner['task']['task']}.chunks({saferepr(inner['it'], 200)}, {inner['n']})"
+        return f"{inner['task']['task']}.chunks({_shown(inner['task'], inner['it'])}, {inner['n']})"
 
 
 def _parts(items: Iterable[Any], n: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while part := list(islice(iterator, n)):
         yield part
+
+
+def _shown(task: Any, items: Any) -> str:
+    """Text of the items: they are arguments, which may be secret."""
+    return "***" if maybe_signature(task)._secrets() else saferepr(items, 200)
 
 
 def _as_signature(task: Any) -> Any:

@@ -39,6 +39,7 @@ class CommandContext:
         app: The app that the command line was called with (`app.start()`).
         changes: Settings from global options.
         started_in: The directory before `--workdir`.
+        command, arguments: Name of the command and what stands behind it; filled in when it is read.
     """
 
     app_name: str | None = None
@@ -48,6 +49,8 @@ class CommandContext:
     is_quiet: bool = False
     colour: bool | None = None
     started_in: Path = Path()
+    command: list[str] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
 
     def find_app(self, changes: Mapping[str, Any] | None = None) -> Celeriac:
         """The app, with the settings of the command line laid over its own.
@@ -56,7 +59,7 @@ class CommandContext:
             UsageError: There is no such app, or none was named and nothing says where the broker is.
             ImportProblem: Importing it raised.
         """
-        app = self._named_app() if self.app_name else self.app
+        app = self.own_app()
         if app is None:
             if not (self.changes.get("broker_url") or self.has_config or any(map(os.environ.get, _BROKER_VARIABLES))):
                 raise click.UsageError("Which app? Name it with -A module, or the broker alone with -b URL.")
@@ -65,7 +68,13 @@ class CommandContext:
         if over:
             app.conf.update(over)
         app.finalize()
+        if self.command:  # once
+            app.tell_preload_options(self.command.pop(), self.arguments)
         return app
+
+    def own_app(self) -> Celeriac | None:
+        """The app as it is; None if none was named."""
+        return self._named_app() if self.app_name else self.app
 
     def _named_app(self) -> Celeriac:
         try:

@@ -18,8 +18,10 @@ from celeriac.cli.group import Group, option
 from celeriac.cli.problems import Failure
 from celeriac.cli.table import age, table
 from celeriac.errors import DecodeError, InvalidTaskError
+from celeriac.hiding import texts_of
 from celeriac.message import DeadLetter, Message
 from celeriac.safe_repr import saferepr
+from celeriac.signature import maybe_signature
 from celeriac.wire.messages import decode_body
 
 __all__ = ["dead"]
@@ -97,11 +99,22 @@ def show(context: CommandContext, /, key: str) -> int:
 
 def _body_lines(app: Celeriac, message: Message) -> list[str]:
     try:
-        body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes)
+        body = decode_body(message, app.accept, app.conf.message_max_unpacked_bytes, app.conf.message_max_depth)
     except (DecodeError, InvalidTaskError) as exc:
         return [f"not opened: {exc}"]
-    lines = [f"args: {saferepr(body.args)}", f"kwargs: {saferepr(body.kwargs)}"]
-    more = {name: getattr(body, name) for name in ("callbacks", "errbacks", "chain", "chord")}
+    task = app.tasks.get(message.task)
+    hidden = texts_of(task.secrets, body.args, body.kwargs) if task is not None and task.secrets else {}
+    lines = [
+        f"args: {hidden.get('argsrepr') or saferepr(body.args)}",
+        f"kwargs: {hidden.get('kwargsrepr') or saferepr(body.kwargs)}",
+    ]
+    more = {
+        name: [maybe_signature(each, app) for each in found]
+        for name, found in (("callbacks", body.callbacks), ("errbacks", body.errbacks), ("chain", body.chain))
+        if found
+    }
+    if body.chord:
+        more["chord"] = [maybe_signature(body.chord, app)]
     return lines + [f"{name}: {saferepr(value)}" for name, value in more.items() if value]
 
 

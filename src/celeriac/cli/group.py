@@ -18,6 +18,7 @@ import click
 from celeriac import __version__
 from celeriac.cli.command_context import CommandContext
 from celeriac.errors import near_match
+from celeriac.preload import other_arguments
 
 __all__ = ["LazyGroup", "celeriac", "hoisted", "option"]
 
@@ -65,6 +66,27 @@ def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*declarations, cls=EnvironmentOption, **attributes)
 
 
+class _Late:
+    """A command that may turn out to be given options of the app's own, which only the app knows."""
+
+    def __init__(self, command: click.Command) -> None:
+        self._command = command
+
+    def make_context(self, info_name: str, args: list[str], parent: click.Context, **extra: Any) -> click.Context:
+        """Read the arguments; if one is unknown, ask the app whether it is one of its options."""
+        context: CommandContext = parent.obj
+        context.arguments[:] = args
+        context.command[:] = [info_name]
+        try:
+            return self._command.make_context(info_name, list(args), parent=parent, **extra)
+        except click.NoSuchOption:
+            app = context.own_app()
+            if app is None or not app.user_options["preload"]:
+                raise
+            rest = other_arguments(app, info_name, args)
+        return self._command.make_context(info_name, rest, parent=parent, **extra)
+
+
 class Group(click.Group):
     """A group whose mistyped commands get a hint."""
 
@@ -78,6 +100,11 @@ class Group(click.Group):
 
 class LazyGroup(Group):
     """The group of all commands; each is imported when it is called."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The command that the arguments name."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _Late(command), rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the commands."""

@@ -218,7 +218,7 @@ class _Start:
         nursery = _Zygote(
             ZygoteOptions(
                 app=options.app, node=options.node, changes=options.changes, include=options.include, loglevel=options.loglevel,
-                logfile=options.logfile, colour=options.colour,
+                logfile=options.logfile, colour=options.colour, arguments=self.context.arguments,
             )
         )  # fmt: skip
         self.supervisor = Supervisor(options, nursery, version=__version__, on_banner=self._on_banner)

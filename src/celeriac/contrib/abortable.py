@@ -16,7 +16,6 @@ or is tried again, still finds it. It works with every result store that keeps r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -26,6 +25,7 @@ from celeriac.recording import lifetime_of
 from celeriac.result import AsyncResult, EagerResult
 from celeriac.results.base import Fence, Record, ResultStore
 from celeriac.task import Task
+from celeriac.timing import SYSTEM_CLOCK
 
 __all__ = ["ABORTED", "AbortableAsyncResult", "AbortableTask"]
 
@@ -69,7 +69,7 @@ class AbortableAsyncResult(AsyncResult[R]):
         lifetime = lifetime_of(self.app, ABORTED)
         return Record(
             id=task_id, state=ABORTED, result=nothing, content_type=content_type, content_encoding=encoding, fence=fence,
-            expires_at=time.time() + lifetime if lifetime else None,
+            expires_at=SYSTEM_CLOCK.now() + lifetime if lifetime else None,
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from celeriac.contrib.testing.app import TestApp, setup_default_app
 from celeriac.contrib.testing.worker import start_worker
+from celeriac.testing.clock import VirtualClock, virtual_clock
 from celeriac.testing.sent import SentTasks, record_sent
 
 if TYPE_CHECKING:
@@ -149,6 +150,13 @@ def celeriac_sent(celery_app: Celeriac) -> Iterator[SentTasks]:
     """What this test has sent, for assertions."""
     with record_sent(celery_app) as sent:
         yield sent
+
+
+@pytest.fixture
+def celeriac_clock(celery_app: Celeriac) -> Iterator[VirtualClock]:
+    """Time that stands still until `celeriac_clock.advance(seconds)` moves it."""
+    with virtual_clock(celery_app) as clock:
+        yield clock
 
 
 # workers

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from celeriac.coordination.base import Changes, RowCoordination, Rows
+from celeriac.timing import SYSTEM_CLOCK
 
 __all__ = ["MemoryCoordination"]
 
@@ -28,7 +28,7 @@ class MemoryCoordination(RowCoordination):
     def change(self, names: Sequence[str], work: Callable[[Rows, float], tuple[T, Changes]]) -> T:
         """One step under the lock."""
         with _lock:
-            answer, changes = work({name: self._rows.get(name, {}) for name in names}, time.time())
+            answer, changes = work({name: self._rows.get(name, {}) for name in names}, SYSTEM_CLOCK.now())
             for (name, holder), at in changes.items():
                 held = self._rows.setdefault(name, {})
                 if at is None:

@@ -14,7 +14,7 @@ from celeriac.results.drivers import find_factory, mask_url
 from celeriac.results.open import store_options
 from celeriac.results.sql_settings import split_scheme
 
-__all__ = ["ENTRY_POINT_GROUP", "PLACES", "no_place", "open_coordination"]
+__all__ = ["ENTRY_POINT_GROUP", "PLACES", "no_place", "not_shared", "open_coordination"]
 
 ENTRY_POINT_GROUP = "celeriac.coordination"
 
@@ -36,6 +36,8 @@ _DIALECTS = {
 _LISTS = frozenset(
     {"sentinel", "redis+cluster", "rediss+cluster", "sqlite", "db+sqlite", "sqla+sqlite", "redis+socket"}
 )
+#: Schemes of what only one machine sees.
+_LOCAL = frozenset({"sqlite", "db+sqlite", "sqla+sqlite", "memory", "filesystem"})
 _CORE = "celeriac.coordination.sql_core:CoreCoordination"
 
 
@@ -76,6 +78,17 @@ def _brokers(value: Any) -> list[str]:
 
 def _first(url: Any) -> str:
     return str((url[0] if url else "") if isinstance(url, (list, tuple)) else url or "")
+
+
+def not_shared(settings: Mapping[str, Any], place: Coordination | None) -> str:
+    """Why workers on several machines would not see one place, in one line for people; "" if they do, or none is there."""
+    broker = _brokers(settings["broker_write_url"])[0]
+    if place is None or place.url.partition("://")[0] not in _LOCAL or broker.partition("://")[0] in _LOCAL:
+        return ""
+    return (
+        f"limits of all workers, unique tasks and paused queues are kept in {place.url}, which other machines do not see, while"
+        f" they share the broker {mask_url(broker)}"
+    )
 
 
 def no_place(settings: Mapping[str, Any], what: str) -> str:

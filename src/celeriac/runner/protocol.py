@@ -197,12 +197,14 @@ class ZygoteOptions(msgspec.Struct, frozen=True, kw_only=True):
         changes: Settings from the command line, which rank above the app's.
         include: Further modules to import.
         node: Name of the worker.
+        arguments: Those of the command line, for options of the app's own.
     """
 
     app: str
     node: str = ""
     changes: dict[str, Any] = {}
     include: list[str] = []
+    arguments: list[str] = []
     loglevel: str = "WARNING"
     logfile: str | None = None
     colour: bool | None = None

@@ -41,6 +41,7 @@ from celeriac.runner.protocol import (
     encode_frame,
 )
 from celeriac.runner.runner import run_runner
+from celeriac.task import Task
 from celeriac.task_limits import limits_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def load_app(options: ZygoteOptions) -> Celeriac:
     app: Celeriac = find_app(options.app)
     if options.changes:
         app.conf.update(options.changes)
+    app.tell_preload_options("worker", options.arguments)
     # Its receivers may change settings, so it comes before anything is made of them.
     signals.celeryd_init.send(sender=options.node, instance=None, conf=app.conf, options=options)
     app.import_modules()
@@ -88,13 +90,16 @@ def facts_of(task: Any) -> TaskFacts:
         limits=limits_of(task),
         batch=import_object("celeriac.batch_task:size_of", "batch")(task) if task.batch is not None else None,
         batch_wait=task.batch_wait,
+        has_secrets=task.secrets is not None,
         shown={name: str(value) for name in SHOWN if (value := getattr(task, name, None)) is not None},
     )
 
 
 def _is_needed(app: Celeriac) -> bool:
-    """Whether the supervisor has to import the app: for receivers, commands of the user's own, keys of signed commands."""
+    """Whether the supervisor has to import the app: for receivers, commands and requests of the user's own, keys."""
     listens = any(signals.ALL[name].receivers for name in signals.OF_THE_SUPERVISOR)
+    if any(task.Request != Task.Request for task in app.tasks.values()):
+        return True
     return listens or bool(own_commands()) or "auth" in app.conf.accept_content
 
 

@@ -7,7 +7,7 @@ borne (no embed, null for a list, a single callback), and everything else ends i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,24 +39,32 @@ class TaskBody(msgspec.Struct, kw_only=True):
     fields: dict[str, Any] = {}
 
 
-def decode_body(message: Message, accept: frozenset[str] | None, max_unpacked_bytes: int) -> TaskBody:
+def decode_body(
+    message: Message, accept: frozenset[str] | None, max_unpacked_bytes: int, max_depth: int | None = None
+) -> TaskBody:
     """Open the body of a message of either protocol.
 
     Args:
         message: The message.
         accept: Content types to accept; None for all that are not disabled.
         max_unpacked_bytes: Largest size after decompression.
+        max_depth: How deep arrays and objects may be nested; None for as deep as the decoder takes them.
 
     Raises:
         InvalidTaskError: It is not a task message, or one with broken fields.
-        DecodeError: The body can't be decompressed or decoded.
+        DecodeError: The body can't be decompressed or decoded, or is nested too deep.
         ContentDisallowed: Its content type is not accepted.
     """
     if message.defect:
         raise InvalidTaskError(message.defect)
     if not isinstance(message.content_type, str) or not message.content_type:
         raise InvalidTaskError("the message has no content type")
-    body = codec.loads(_unpacked(message, max_unpacked_bytes), message.content_type, message.content_encoding, accept)
+    data = _unpacked(message, max_unpacked_bytes)
+    body = codec.loads(data, message.content_type, message.content_encoding, accept)
+    # Each level of JSON has a bracket: most bodies have too few of them to need a closer look.
+    is_json = message.content_type == "application/json"
+    if max_depth is not None and (data.count(b"[") + data.count(b"{") if is_json else len(data)) > max_depth:
+        _check_depth(body, max_depth)
     if isinstance(body, dict):
         return _from_mapping(body, message.task)
     if not message.task:
@@ -67,6 +75,25 @@ def decode_body(message: Message, accept: frozenset[str] | None, max_unpacked_by
     if embed is not None and not isinstance(embed, dict):
         raise InvalidTaskError(f"the third part of the body is not an object, but {_kind(embed)}")
     return _task_body(args, kwargs, embed or {}, {})
+
+
+def _check_depth(body: Any, limit: int) -> None:
+    level = {0: body}
+    for _ in range(limit):
+        # By identity: in some formats one value may stand in many places, and these in many others.
+        level = {
+            id(inner): inner for each in level.values() for inner in _parts(each) if isinstance(inner, _CONTAINERS)
+        }
+        if not level:
+            return
+    raise DecodeError(f"the body is nested deeper than {limit} levels (message_max_depth)")
+
+
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, _CONTAINERS) else ()
 
 
 def _unpacked(message: Message, limit: int) -> bytes:

@@ -13,7 +13,8 @@ from celeriac import log, signals, states
 from celeriac.errors import InvalidTaskError, NotRegistered
 from celeriac.message import Delivery
 from celeriac.worker.admission import Admission, Decision
-from celeriac.worker.received import ReceivedRequest
+from celeriac.worker.request import Request
+from celeriac.worker.request_hooks import RequestHooks
 
 if TYPE_CHECKING:
     from celeriac.worker.supervisor import Supervisor
@@ -32,6 +33,7 @@ class Announcer:
 
     def __init__(self, worker: Supervisor) -> None:
         self._worker = worker
+        self.hooks = RequestHooks(worker)
 
     @property
     def tells(self) -> bool:
@@ -41,6 +43,7 @@ class Announcer:
     def starting(self) -> None:
         """The settings are known, nothing is connected."""
         worker = self._worker
+        self.hooks.find()
         signals.worker_init.send(sender=worker)
         signals.celeryd_after_setup.send(sender=worker.node, instance=worker, conf=worker.conf)
 
@@ -93,8 +96,8 @@ class Announcer:
                 expired=expired,
             )  # fmt: skip
 
-    def _request(self, delivery: Delivery) -> ReceivedRequest:
-        return ReceivedRequest(delivery, self._worker.node)
+    def _request(self, delivery: Delivery) -> Request:
+        return self.hooks.request(delivery)
 
     def _task(self, delivery: Delivery) -> Any:
         app = self._worker.app

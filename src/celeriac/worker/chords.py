@@ -7,7 +7,6 @@ been sent, so that a death in between repeats this step.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from celeriac.message import Message, Settlement
 from celeriac.outcome import ChordStart, Part
 from celeriac.results.base import Record, ResultStore
 from celeriac.states import SUCCESS
+from celeriac.timing import SYSTEM_CLOCK
 
 __all__ = ["Entry", "count", "forget"]
 
@@ -108,7 +108,7 @@ def _is_last(store: ResultStore, part: Part, record: Record | None) -> bool:
     # A part that is delivered again may see that all have ended while another one is about to send the body. Only the first
     # to be noted here sends it; a success is never replaced, so there is one. It is not acknowledged before.
     name = msgspec.json.encode(part.task_id)
-    claim = Record(id=f"{part.group_id}.body", state=SUCCESS, result=name, expires_at=time.time() + CLAIM_KEPT)
+    claim = Record(id=f"{part.group_id}.body", state=SUCCESS, result=name, expires_at=SYSTEM_CLOCK.now() + CLAIM_KEPT)
     if not store.store([claim]):
         return True
     (found,) = store.get([claim.id])

@@ -11,6 +11,7 @@ result finds the lock free; a worker that dies renews nothing, and its claims en
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import uuid
 from collections import Counter, defaultdict, deque
@@ -19,18 +20,19 @@ from typing import Any, Protocol, TypeVar
 
 from celeriac.config import Settings
 from celeriac.coordination.base import Claim, Coordination
-from celeriac.coordination.open import no_place, open_coordination
+from celeriac.coordination.open import no_place, not_shared, open_coordination
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.log import get_logger
 from celeriac.message import Message
 from celeriac.options import LIMITS
 from celeriac.rates import Taken
 from celeriac.runner.protocol import TaskFacts
+from celeriac.states import SUCCESS
 from celeriac.task_limits import TaskLimits, lock_name, mark_of
-from celeriac.timing import backoff, jitter
+from celeriac.timing import SYSTEM_CLOCK, backoff, jitter
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.committer import Committer, Entry
-from celeriac.worker.gate_waiting import Lane, Waiting, claims_for, verdict_for
+from celeriac.worker.gate_waiting import Lane, Waiting, claims_for, is_sent_twice, verdict_for
 from celeriac.worker.rate_limits import AHEAD, Horizon, RateLimits
 
 __all__ = ["Gate", "GateOwner", "limits_by_task", "open_gate"]
@@ -47,6 +49,8 @@ MOST_WAITING = 16
 PATIENCE = 2.0
 #: Seconds until the place is asked again after it could not be reached; later longer.
 PAUSE = 0.5
+#: Longest time in seconds until a message whose id runs already is looked at again.
+LONGEST_TWIN = 30.0
 #: Shortest time between two questions for the same bucket, in seconds.
 BREATH = 0.02
 #: Lanes after which empty ones are forgotten.
@@ -97,6 +101,7 @@ class Gate:
         self._lease = lease
         self.rates = RateLimits(limits, is_off=rates_off)
         self._identity = uuid.uuid4().hex[:12]
+        self._numbers = itertools.count(1)
         self._lanes: dict[str, Lane] = {}
         self._ready: defaultdict[str, deque[Waiting]] = defaultdict(deque)  # by task: they wait for the rate only
         self._rate_at: dict[str, float] = {}  # by task: when its bucket is asked again
@@ -152,7 +157,10 @@ class Gate:
         message = assignment.delivery.message
         limits = self._limits.get(message.task, _NONE)
         mark = mark_of(message.headers) if LIMITS in message.headers else None
-        claims = claims_for(message, mark, limits, self._lease, self._identity) if self.place is not None else []
+        claims: list[Claim] = []
+        if self.place is not None:
+            execution = f"{self._identity}-{next(self._numbers)}"
+            claims = claims_for(message, mark, limits, self._lease, self._identity, execution)
         waiting = Waiting(assignment, mark, claims)
         if self._is_too_fast(waiting):
             return
@@ -196,7 +204,12 @@ class Gate:
         if waiting.claims:
             messages = entry.messages if entry is not None else ()
             until = max((message.eta or 0.0 for message in messages), default=None)
-            self._leave(waiting, waiting.kept(self._lease, until) if not is_final else [], entry)
+            keep = waiting.kept(self._lease, until) if not is_final else []
+            if waiting.id_claim is not None and entry is not None and entry.record and entry.record.state == SUCCESS:
+                keep.append(
+                    waiting.id_claim
+                )  # until whoever has just fetched it once more will find the success stored
+            self._leave(waiting, keep, entry)
         elif entry is not None:
             self._owner.committer.add([entry])
         self._changed.set()
@@ -259,7 +272,7 @@ class Gate:
 
     def _is_too_fast(self, waiting: Waiting) -> bool:
         """Put one back whose turn by rate is too far away."""
-        task, now = waiting.task, time.time()
+        task, now = waiting.task, SYSTEM_CLOCK.now()
         interval = self.rates.interval(task)
         if not interval:
             return False
@@ -274,7 +287,9 @@ class Gate:
 
     def _put_back_by_rate(self, waiting: Waiting, interval: float, soon: float) -> None:
         soonest = max(AHEAD / 2, soon - interval)
-        self._owner.put_back(waiting.assignment, self._horizons[waiting.task].next(time.time(), interval, soonest))
+        self._owner.put_back(
+            waiting.assignment, self._horizons[waiting.task].next(SYSTEM_CLOCK.now(), interval, soonest)
+        )
 
     def _enter_lane(self, waiting: Waiting, limits: TaskLimits) -> None:
         """Wait for claims, behind those that wait for the same ones."""
@@ -288,7 +303,7 @@ class Gate:
             lane.waiting.append(waiting)
             return
         interval = max(0.01, lane.usual / max(1, limits.max_concurrency or limits.max_per_worker))
-        until = lane.horizon.next(time.time(), interval * (0.75 + jitter() / 2), AHEAD / 2)
+        until = lane.horizon.next(SYSTEM_CLOCK.now(), interval * (0.75 + jitter() / 2), AHEAD / 2)
         self._owner.put_back(waiting.assignment, until)
 
     def _step_back(self, waiting: Waiting) -> None:
@@ -359,7 +374,7 @@ class Gate:
 
     def _until_next(self) -> float:
         """Seconds until there may be something to do without a word from outside."""
-        now, wall = time.monotonic(), time.time()
+        now, wall = time.monotonic(), SYSTEM_CLOCK.now()
         moments = [max(self._renew_at, self._away_until)] if self._held else []
         if self._owed_release or self._owed_keep:
             moments.append(self._away_until)
@@ -431,6 +446,10 @@ class Gate:
         mark = waiting.mark
         if any(answers):
             lane.retry_at = time.monotonic() + RETRY * (0.75 + jitter() / 2)
+            if is_sent_twice(waiting, answers):
+                lane.waiting.remove(waiting)
+                self._put_back_twin(waiting.assignment)
+                return got
             if waiting.lock is None or mark is None:
                 return got
             if answers[0]:
@@ -440,6 +459,11 @@ class Gate:
         lane.waiting.remove(waiting)
         self._ready[waiting.task].append(waiting)
         return waiting.on_claimed()
+
+    def _put_back_twin(self, assignment: Assignment) -> None:
+        """Another message with its id runs now: when it comes again it is looked up whether that one has succeeded."""
+        pause = min(LONGEST_TWIN, RETRY * 2 ** min(assignment.delivery.deliveries, 10))
+        self._owner.put_back(assignment, SYSTEM_CLOCK.now() + pause * (0.75 + jitter() / 2))
 
     def _locked_out(self, waiting: Waiting, lane: Lane, other: str) -> None:
         """Another one has the lock of a unique task."""
@@ -467,7 +491,7 @@ class Gate:
                 started.append(waiting.assignment)
             room -= len(started)
             self._owner.on_turn(started)
-            if ready and self._rate_at.get(task, 0.0) - time.time() > 2 * AHEAD:
+            if ready and self._rate_at.get(task, 0.0) - SYSTEM_CLOCK.now() > 2 * AHEAD:
                 self._empty(task)
             if not ready:
                 del self._ready[task]
@@ -480,10 +504,10 @@ class Gate:
         while ready:
             waiting = ready.popleft()
             self._step_back(waiting)
-            self._put_back_by_rate(waiting, interval, self._rate_at[task] - time.time())
+            self._put_back_by_rate(waiting, interval, self._rate_at[task] - SYSTEM_CLOCK.now())
 
     async def _granted(self, task: str, wanted: int) -> int:
-        interval, now = self.rates.interval(task), time.time()
+        interval, now = self.rates.interval(task), SYSTEM_CLOCK.now()
         if not interval:
             self._rate_at.pop(task, None)
             return wanted
@@ -492,10 +516,10 @@ class Gate:
         if self.rates.is_cluster(task) and self.place is not None:
             answer: Taken | None = await self._ask(asyncio.to_thread, self.place.take, f"task:{task}", interval, wanted)
             if answer is None:
-                self._rate_at[task] = time.time() + PAUSE
+                self._rate_at[task] = SYSTEM_CLOCK.now() + PAUSE
                 return 0
             taken = answer
-            self._rate_at[task] = time.time() + max(taken.wait, BREATH)
+            self._rate_at[task] = SYSTEM_CLOCK.now() + max(taken.wait, BREATH)
         else:
             taken = self.rates.take(task, now, wanted)
             self._rate_at[task] = now + taken.wait
@@ -517,6 +541,9 @@ def open_gate(owner: GateOwner, tasks: Mapping[str, TaskFacts], conf: Settings) 
     for name, each in limits.items():
         if each.shared and place is None:
             raise ImproperlyConfigured(no_place(conf, f"task {name!r} with the option {each.shared}"))
+    shared, problem = [name for name, each in limits.items() if each.shared], not_shared(conf, place)
+    if shared and problem:
+        logger.warning("%s: set coordination_url. This concerns %s", problem, ", ".join(sorted(shared)))
     return Gate(owner, limits, place, conf.task_lease, rates_off=conf.worker_disable_rate_limits)
 
 

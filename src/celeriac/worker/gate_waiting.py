@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from celeriac import states
 from celeriac.coordination.base import Claim
 from celeriac.message import Message
 from celeriac.outcome import Verdict
-from celeriac.task_limits import UNTIL_DONE, UNTIL_START, Mark, TaskLimits, lock_name, running_name, slot_name
+from celeriac.task_limits import UNTIL_DONE, UNTIL_START, Mark, TaskLimits, id_name, lock_name, running_name, slot_name
+from celeriac.timing import SYSTEM_CLOCK
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.rate_limits import Horizon
 
-__all__ = ["Lane", "Waiting", "claims_for", "verdict_for"]
+__all__ = ["Lane", "Waiting", "claims_for", "is_sent_twice", "verdict_for"]
 
 
 class Waiting:
@@ -67,9 +69,15 @@ class Waiting:
         """The lock of a task that goes on later, at `until`, for as long as its message may wait."""
         if self.lock is None or self.mark is None or self.mark.until != UNTIL_DONE:
             return []
-        later = max(0.0, until - time.time()) if until is not None else 0.0
+        later = max(0.0, until - SYSTEM_CLOCK.now()) if until is not None else 0.0
         seconds = max(self.mark.ttl, lease) + later
         return [Claim(name=self.lock.name, holder=self.lock.holder, seconds=seconds)]
+
+    @property
+    def id_claim(self) -> Claim | None:
+        """The claim of its task id, if its caller chose that: another message with the same id does not run meanwhile."""
+        name = id_name(self.assignment.id)
+        return next((claim for claim in self.claims if claim.name == name), None)
 
 
 class Lane:
@@ -90,26 +98,35 @@ class Lane:
 
 
 def claims_for(
-    message: Message, mark: Mark | None, limits: TaskLimits | None, lease: float, identity: str
+    message: Message, mark: Mark | None, limits: TaskLimits | None, lease: float, identity: str, execution: str = ""
 ) -> list[Claim]:
     """What a task must hold to run, the lock of a unique one first.
 
     Args:
         identity: Of this worker: a message that is delivered twice counts twice, unless the same worker has both.
+        execution: Of this attempt: no other has the same.
     """
     claims: list[Claim] = []
     holder = f"{message.id} {identity}"
     if mark is not None and mark.unique and not (mark.until != UNTIL_DONE and message.headers.get("retries")):
-        seconds = lease if mark.until else mark.ends_at - time.time()
+        seconds = lease if mark.until else mark.ends_at - SYSTEM_CLOCK.now()
         if seconds > 0 and (mark.until or not mark.is_held or mark.conflict == "replace"):
             claims.append(Claim(name=lock_name(mark.unique), holder=message.id, seconds=seconds))
         if mark.conflict == "replace" and mark.until == UNTIL_DONE:
             # The one that was replaced may be running by now: it ends first.
             claims.append(Claim(name=running_name(mark.unique), holder=holder, seconds=lease))
+    if mark is not None and mark.is_named:
+        claims.append(Claim(name=id_name(message.id), holder=execution or holder, seconds=lease))
     if limits is not None and limits.max_concurrency:
         name = slot_name(message.task, mark.key if mark is not None else "")
         claims.append(Claim(name=name, holder=holder, seconds=lease, limit=limits.max_concurrency))
     return claims
+
+
+def is_sent_twice(waiting: Waiting, answers: Sequence[str]) -> bool:
+    """Whether what it could not claim is its own id."""
+    own = waiting.id_claim
+    return own is not None and any(other and claim is own for claim, other in zip(waiting.claims, answers, strict=True))
 
 
 def verdict_for(task: str, mark: Mark, other: str) -> Verdict | None:

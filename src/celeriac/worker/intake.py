@@ -70,6 +70,8 @@ class Intake:
         self._on_deliveries = on_deliveries
         self._consuming = consuming
         self._on_give_up = on_give_up
+        #: Called, from the thread, when the broker is lost: at the first failure, before any attempt to connect anew.
+        self.on_away: Callable[[], None] = lambda: None
         self._condition = threading.Condition()
         self._left_out: frozenset[str] = frozenset()
         self._wanted = 0
@@ -142,6 +144,8 @@ class Intake:
                     self._take(deliveries)
             except Exception as exc:  # whatever a driver raises: without this thread the worker would idle for ever
                 failures += 1
+                if failures == 1 and isinstance(exc, OperationalError):
+                    self.on_away()
                 if self._consuming.fails(exc, failures):
                     self._on_give_up(exc)
                     break

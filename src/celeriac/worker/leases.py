@@ -20,6 +20,9 @@ __all__ = ["Leases"]
 
 logger = get_logger("celeriac.worker.leases")
 
+#: Seconds between two renewals where somebody has to know at once that the broker is lost.
+LOOK_EVERY = 1.0
+
 
 class Leases:
     """The deliveries on lease to this worker.
@@ -36,6 +39,8 @@ class Leases:
         #: Whether the last renewal has failed, so that leases may have run out meanwhile.
         self.is_behind = False
         self._on_lost = on_lost
+        #: Called, from this component's thread, when the broker is lost. Where it is set, looks are taken more often.
+        self.on_away: Callable[[], None] | None = None
         self._held: dict[object, tuple[Delivery, float]] = {}
         self._started: list[Delivery] = []
         self._is_stopping = False
@@ -46,7 +51,7 @@ class Leases:
         """Start renewing."""
         capabilities = self._transport.capabilities
         self._renews = capabilities.lease == "message"
-        if self._renews or capabilities.counts_starts:
+        if self._renews or capabilities.counts_starts or self.on_away is not None:
             self._thread.start()
 
     def stop(self) -> None:
@@ -83,7 +88,8 @@ class Leases:
         return len(self._held)
 
     def _run(self) -> None:
-        failures, renew_at = 0, time.monotonic() + self._seconds / 3
+        usual = self._seconds / 3 if self.on_away is None else min(self._seconds / 3, LOOK_EVERY)
+        failures, renew_at = 0, time.monotonic() + usual
         while True:
             with self._lock:
                 self._lock.wait_for(lambda: self._is_stopping or self._started, max(0.0, renew_at - time.monotonic()))
@@ -95,15 +101,17 @@ class Leases:
                 self._record_starts(started)
             if time.monotonic() < renew_at:
                 continue
-            pause = self._seconds / 3
+            pause = usual
             try:
-                if held and self._renews:
+                if held and (self._renews or self.on_away is not None):
                     self._renew(held)
                 failures, self.is_behind = 0, False
             except Exception as exc:  # whatever a driver raises: without this thread all leases would be lost
                 failures += 1
                 self.is_behind = True
                 pause = min(backoff(failures), self._seconds / 6)
+                if failures == 1 and self.on_away is not None:
+                    self.on_away()
                 trace = None if isinstance(exc, OperationalError) else exc
                 logger.warning("leases can't be renewed, trying again: %s", exc, exc_info=trace)
             renew_at = time.monotonic() + pause
@@ -141,3 +149,5 @@ class Leases:
                     self._held[delivery.token] = (delivery, until)
         if lost:
             self._on_lost(lost)
+            if self.on_away is not None and not self._renews:  # they lived with the connection
+                self.on_away()

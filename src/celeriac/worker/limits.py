@@ -10,11 +10,15 @@ import enum
 import time
 from collections.abc import Callable
 
+from celeriac.config import Settings
+from celeriac.log import get_logger
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.pool import Pool
 from celeriac.worker.process import RunnerProcess, Slot
 
 __all__ = ["Limit", "Watch", "passed_limit"]
+
+logger = get_logger("celeriac.worker.limits")
 
 #: Seconds between two looks while anything runs.
 TICK = 0.02
@@ -49,6 +53,8 @@ class Watch:
     Args:
         on_hard_limit: Called with an assignment that is past its hard limit and was taken from its slot.
         on_started: Called with assignments whose start is to be charged.
+        on_soft_limit: Called with an assignment that is past its soft limit, the limit, and `soft=True`.
+        conf: Its limits of the memory of runners.
     """
 
     def __init__(
@@ -56,13 +62,15 @@ class Watch:
         pool: Pool,
         on_hard_limit: Callable[[Assignment], None],
         on_started: Callable[[list[Assignment]], None],
-        *,
-        memory_limit: int | None = None,
+        on_soft_limit: Callable[..., None],
+        conf: Settings,
     ) -> None:
         self._pool = pool
         self._on_hard_limit = on_hard_limit
         self._on_started = on_started
-        self._memory_limit = memory_limit
+        self._on_soft_limit = on_soft_limit
+        self._memory_limit = 1024 * (conf.worker_hard_memory_per_child or 0)
+        self._memory_for_good = 1024 * (conf.worker_max_memory_per_child or 0)
         self._ticks = 0
 
     def tick(self) -> None:
@@ -84,6 +92,8 @@ class Watch:
                 self._check_memory(process)
         if started:
             self._on_started(started)
+        if self._memory_for_good:
+            self._recycle(self._memory_for_good)
 
     def _look(
         self, process: RunnerProcess, slot: Slot, assignment: Assignment, runtime: float, started: list[Assignment]
@@ -100,6 +110,7 @@ class Watch:
             self._end_hard(process, slot, assignment)
         elif limit is Limit.SOFT and not assignment.is_soft_limited:
             process.limit_softly(slot, assignment)
+            self._on_soft_limit(assignment, assignment.soft, soft=True)
 
     def _end_hard(self, process: RunnerProcess, slot: Slot, assignment: Assignment) -> None:
         """Settle the task as failed and get rid of its process: at once if it is alone, else after its neighbours."""
@@ -117,3 +128,10 @@ class Watch:
         if self._memory_limit and used > self._memory_limit:
             process.reason = f"for using {used >> 20} MiB of memory, more than {self._memory_limit >> 20} MiB"
             process.signal(9)
+
+    def _recycle(self, limit: int) -> None:
+        """Replace runners that have grown too large, each after its task."""
+        for process in list(self._pool.processes):
+            if process.is_ready and not process.is_retiring and process.rss() > limit:
+                logger.info("runner %d is over worker_max_memory_per_child: replaced after its task", process.pid)
+                self._pool.replace(process)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,7 +26,7 @@ from celeriac.outcome import INNER, JOIN, RUN, SWEEP, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
-from celeriac.timing import backoff
+from celeriac.timing import SYSTEM_CLOCK, backoff
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_worker_transport
 from celeriac.wire.messages import timelimits
@@ -37,6 +36,7 @@ from celeriac.worker.assignment import Assignment
 from celeriac.worker.banner import banner
 from celeriac.worker.chord_sweep import ChordSweep
 from celeriac.worker.committer import Committer, Entry
+from celeriac.worker.connection_loss import notice_losses
 from celeriac.worker.consumed_queues import ConsumedQueues
 from celeriac.worker.consuming import Consuming
 from celeriac.worker.control import Control
@@ -174,16 +174,14 @@ class Supervisor:
         self.control = Control(self)
         self._rules = msgspec.structs.replace(self._rules, revoked=self.control.revocations)
         self.intake.revocations = self.control.revocations
+        notice_losses(self, self._from_thread)
         runner = RunnerOptions(name, slots, self.node)
         self.pool = Pool(self.nursery, self, processes, runner, max_tasks=conf.worker_max_tasks_per_child)
-        hard_memory = conf.worker_hard_memory_per_child
         self.gate = open_gate(self, self.hello.tasks, conf)
         self.gathering = Gathering(self.hello.tasks, self._on_batch)
         self.paused_queues = PausedQueues(self.gate.place, self.intake, self.queues)
         self.sweep = ChordSweep(self, self.store, conf.result_chord_sweep_interval)
-        self.watch = Watch(
-            self.pool, self._on_hard_limit, self._on_started, memory_limit=hard_memory * 1024 if hard_memory else None
-        )
+        self.watch = Watch(self.pool, self._on_hard_limit, self._on_started, self.announcer.hooks.timed_out, conf)
         self._show_banner(transport.url, name, processes, slots)
         await self._connect()
         self.has_begun = True
@@ -260,7 +258,7 @@ class Supervisor:
         if self.is_stopping:
             self.committer.add([Entry(Settlement(delivery, Action.REQUEUE)) for delivery in deliveries])
             return
-        now = time.time()
+        now = SYSTEM_CLOCK.now()
         admitted: list[Assignment] = []
         tells = self.announcer.tells
         for delivery in deliveries:
@@ -287,7 +285,7 @@ class Supervisor:
 
     def _on_batch(self, calls: list[Assignment]) -> None:
         """A batch is full, or its time has come."""
-        self.pool.submit(together(calls, self._rules, time.time()))
+        self.pool.submit(together(calls, self._rules, SYSTEM_CLOCK.now()))
         self._watch_while_busy()
         self.on_capacity()
 
@@ -340,7 +338,7 @@ class Supervisor:
         action = Action.REQUEUE if until is None else Action.DEFER
         self.committer.add([Entry(Settlement(assignment.delivery, action, until=until))])
 
-    def _end(self, assignment: Assignment, entry: Entry, *, is_final: bool) -> None:
+    def settle(self, assignment: Assignment, entry: Entry, *, is_final: bool) -> None:
         """An assignment is over here: its claims are given back first."""
         if self.gate.holds(assignment):
             self.gate.end(assignment, entry, is_final=is_final)
@@ -376,6 +374,7 @@ class Supervisor:
         for assignment, outcome in ended:
             if assignment.verdict is RUN:
                 self.totals[outcome.task] += 1
+            self.announcer.hooks.ended(assignment, outcome)
             entry = self._entry(assignment, outcome)
             if self.gate.holds(assignment):
                 goes_on = outcome.state == states.RETRY or outcome.action in (Action.REQUEUE.value, Action.DEFER.value)
@@ -423,7 +422,7 @@ class Supervisor:
             self._requeue(assignment)
 
     def _requeue(self, assignment: Assignment) -> None:
-        self._end(assignment, Entry(Settlement(assignment.delivery, Action.REQUEUE, charged=True)), is_final=False)
+        self.settle(assignment, Entry(Settlement(assignment.delivery, Action.REQUEUE, charged=True)), is_final=False)
 
     def end_as(self, assignment: Assignment, verdict: Verdict) -> None:
         """Have a runner write down an end that is decided: it opens the body, so it knows who has to be told."""
@@ -438,7 +437,7 @@ class Supervisor:
             reason = "poisonous: its outcome is stored, but each runner that was to send what follows has died"
             logger.error("%s[%s] %s", assignment.task, assignment.id, reason)
             dead = Settlement(assignment.delivery, Action.DEAD_LETTER, reason, charged=True)
-            self._end(assignment, Entry(None if assignment.is_acked else dead), is_final=True)
+            self.settle(assignment, Entry(None if assignment.is_acked else dead), is_final=True)
             return
         state = states.FAILURE if verdict.state == states.RETRY else verdict.state  # a retry needs a runner to send it
         settlement = None
@@ -447,10 +446,11 @@ class Supervisor:
             settlement = Settlement(assignment.delivery, action, verdict.reason, charged=charged)
         error = getattr(errors, verdict.error)(*verdict.args)
         record = end_record(assignment.delivery.message, assignment.fence, state, error)
-        self._end(assignment, Entry(settlement, record), is_final=True)
+        self.settle(assignment, Entry(settlement, record), is_final=True)
 
     def _on_hard_limit(self, assignment: Assignment) -> None:
         logger.error("hard time limit (%ss) exceeded for %s[%s]", assignment.hard, assignment.task, assignment.id)
+        self.announcer.hooks.timed_out(assignment, assignment.hard, soft=False)
         for member in assignment.members:
             self.end_as(member, Verdict(states.FAILURE, "TimeLimitExceeded", [assignment.hard]))
 
@@ -522,16 +522,7 @@ class Supervisor:
     def _tick(self) -> None:
         self._is_watching = False
         self.watch.tick()
-        self._recycle_by_memory()
         self._watch_while_busy()
-
-    def _recycle_by_memory(self) -> None:
-        limit = self.conf.worker_max_memory_per_child
-        if limit:
-            for process in list(self.pool.processes):
-                if process.is_ready and not process.is_retiring and process.rss() > limit * 1024:
-                    logger.info("runner %d is over worker_max_memory_per_child: replaced after its task", process.pid)
-                    self.pool.replace(process)
 
     # end
 
@@ -568,7 +559,7 @@ class Supervisor:
             elif assignment.is_decided:
                 self._write_down(assignment, assignment.verdict)
             else:
-                self._end(assignment, Entry(Settlement(assignment.delivery, Action.REQUEUE)), is_final=False)
+                self.settle(assignment, Entry(Settlement(assignment.delivery, Action.REQUEUE)), is_final=False)
 
     async def _leave(self) -> None:
         """Give back what still runs, uncharged, and go. Never waits for a broker that is away: leases run out."""

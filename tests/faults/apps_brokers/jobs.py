@@ -58,3 +58,21 @@ def due(moment: float) -> None:
     file = os.open(os.environ["CELERIAC_TEST_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.write(file, f"late due {lateness:.6f} {os.getpid()}\n".encode())
     os.close(file)
+
+
+@app.task(name="endless_once")
+def endless_once(key: str) -> str:
+    """Does not end by itself the first time."""
+    _tell("start", key)
+    if sum(line.startswith(f"start {key} ") for line in ledger.lines()) == 1:
+        time.sleep(3600)
+    return key
+
+
+@app.task(name="acked_early", acks_late=False)
+def acked_early(key: str, until: str) -> str:
+    """Ends once `until` has started a second time."""
+    _tell("start", key)
+    while sum(line.startswith(f"start {until} ") for line in ledger.lines()) < 2:
+        time.sleep(0.02)
+    return key

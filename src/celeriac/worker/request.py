@@ -1,5 +1,6 @@
-"""What receivers of signals get as `request`: a message that a worker has received, under the names that Celery documents.
+"""A message that a worker has received, under the names that Celery documents: what receivers of signals get as `request`.
 
+Base of classes of the user's own (`Task.Request`), whose methods the supervisor calls; see `request_hooks`.
 The supervisor opens no body, so arguments are there as the texts of the headers `argsrepr` and `kwargsrepr` only.
 """
 
@@ -7,24 +8,40 @@ from __future__ import annotations
 
 from typing import Any
 
+from celeriac.exception_info import ExceptionInfo
 from celeriac.message import Delivery
 
-__all__ = ["ReceivedRequest"]
+__all__ = ["Request"]
 
 
-class ReceivedRequest:
+class Request:
     """A received task.
 
     Attributes:
         delivery: The message and its lease.
         hostname: Name of the node.
+        task: The task; None if nobody knows it.
+        app: The app.
     """
 
-    __slots__ = ("delivery", "hostname")
-
-    def __init__(self, delivery: Delivery, hostname: str) -> None:
+    def __init__(self, delivery: Delivery, hostname: str, task: Any = None, app: Any = None) -> None:
         self.delivery = delivery
         self.hostname = hostname
+        self.task = task
+        self.app = app
+
+    # for classes of one's own
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Override: the task has passed its soft or hard time limit, of so many seconds. Called in the supervisor."""
+
+    def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """Override: the task has failed, for good; `exc_info.exception` is the error. Called in the supervisor."""
+
+    def on_retry(self, exc_info: ExceptionInfo) -> None:
+        """Override: the task has failed and will be retried. Called in the supervisor."""
+
+    # what is known
 
     @property
     def id(self) -> str:
@@ -36,7 +53,7 @@ class ReceivedRequest:
         """Name of the task."""
         return self.delivery.message.task
 
-    task_id, task_name, type, task = id, name, name, name
+    task_id, task_name, type = id, name, name
 
     @property
     def headers(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""For Django projects: tasks that are sent when a database transaction commits."""

@@ -1,0 +1,72 @@
+"""Options of the app's own that every command takes, and the signal that tells what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from celeriac import Celeriac
+from tests.support.command import CommandLine
+from tests.support.worker import WorkerProcess
+
+APP = """
+from click import Option
+from celeriac import Celeriac, signals
+
+app = Celeriac("preloading", broker="sqlite:///{folder}/q.db", backend="sqlite:///{folder}/q.db")
+app.user_options["preload"].add(Option(["-Z", "--template"], default="usual", help="Which template."))
+app.user_options["preload"].add(Option(["--copies"], type=int, default=1))
+chosen = []
+
+@signals.user_preload_options.connect
+def on_options(app, options, sender, **_):
+    chosen.append((app.main, sender, options["template"], options["copies"]))
+    print("told", sender, options["template"], options["copies"])
+
+@app.task
+def choice():
+    return chosen
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Celeriac:
+    (tmp_path / "preloading.py").write_text(APP.format(folder=tmp_path))
+    url = f"sqlite:///{tmp_path}/q.db"
+    return Celeriac("client", broker=url, backend=url, set_as_current=False)
+
+
+@pytest.mark.behaviour("B-SIGNAL-015")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [((), ["usual", 1]), (("-Z", "mine", "-c", "1", "--copies=2", "--", "task_default_priority=3"), ["mine", 2])],
+)
+def test_tasks_of_a_worker_know_them(
+    worker_process: Callable[..., WorkerProcess], app: Celeriac, arguments: tuple[str, ...], expected: list[object]
+) -> None:
+    worker = worker_process("preloading", *arguments)
+    worker.wait_ready()
+    assert app.send_task("preloading.choice").get(timeout=30) == [["preloading", "worker", *expected]]
+    assert worker.stop() == 0
+
+
+@pytest.mark.behaviour("B-SIGNAL-015")
+def test_every_command_takes_them(app: Celeriac, tmp_path: Path) -> None:
+    celeriac = CommandLine(tmp_path)
+    found = celeriac("-A", "preloading", "purge", "--template", "mine", "-f")
+    assert found.code == 0, found.err
+    assert found.out.count("told purge mine 1") == 1
+    assert "told purge usual 1" in celeriac("-A", "preloading", "purge", "-f").out
+
+
+def test_what_nobody_knows_is_refused(app: Celeriac, tmp_path: Path) -> None:
+    celeriac = CommandLine(tmp_path)
+    for arguments, text in (
+        (("--nothing", "x"), "No such option '--nothing'"),
+        (("--copies", "many"), "'many' is not a valid integer"),
+    ):
+        found = celeriac("-A", "preloading", "purge", *arguments)
+        assert found.code == 2
+        assert text in found.err
