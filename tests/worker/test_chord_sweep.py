@@ -129,6 +129,20 @@ def test_a_chord_that_waits_is_left_alone(app: Celeriac) -> None:
     assert app.ran == [[2, 4, 6]]  # type: ignore[attr-defined]
 
 
+def test_a_chord_without_a_note_is_left_alone(app: Celeriac) -> None:
+    """Its body can't be written down with the usual serializer, though its parts carry it."""
+    app.conf.accept_content = ["json", "pickle"]
+    slow = app.tasks["add"].s(1, 1).set(serializer="pickle", countdown=5 * SWEEP)
+    quick = app.tasks["add"].s(2, 2).set(serializer="pickle")
+    app.task(lambda values, more: [*values, more.imag], name="more")
+    result = chord([slow, quick], app.signature("more", (5j,), serializer="pickle")).apply_async()
+    group_id = result.parent.id
+    assert app.backend.get([note_id(group_id)]) == [None]  # type: ignore[union-attr]
+    with start_worker(app, pool="solo"):
+        eventually(lambda: app.backend.ended_parts(group_id) == {1}, 20)  # type: ignore[union-attr]
+        assert result.get(timeout=20) == [2, 4, 5.0]
+
+
 def test_a_chord_whose_part_was_purged_fails_when_its_time_is_over(app: Celeriac) -> None:
     app.conf.result_chord_expires = 1.0
     result = three(app)

@@ -82,11 +82,14 @@ class ChordSweep:
                 self._owner.pool.submit([_assignment(note) for note in notes])
 
     def _look(self) -> list[Record]:
-        """The notes of quiet chords. Of one that is over only the counts are left: they go."""
+        """The notes of quiet chords. Of one that is over only the counts are left: they go.
+
+        A chord may run without a note, if its body has no form in the usual serializer: it is left alone.
+        """
         groups = self._store.quiet_chords(self._interval, LIMIT)
         notes = self._store.get([note_id(group_id) for group_id in groups]) if groups else []
         for group_id, note in zip(groups, notes, strict=True):
-            if not is_open(note):
+            if not is_open(note) and (note is not None or self._store.get_group(group_id) is None):
                 self._store.forget_group(group_id)
         return [note for note in notes if is_open(note)]
 
