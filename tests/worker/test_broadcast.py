@@ -14,7 +14,7 @@ from celeriac.coordination.pauses import pause, resume
 from celeriac.routing import is_copy
 from celeriac.testing.worker import EmbeddedWorker, start_worker
 from celeriac.transport.base import QueueSize
-from tests.support.files import Ledger
+from tests.support.files import Ledger, eventually
 
 
 @pytest.fixture(params=["memory", "sqlite", "filesystem"])
@@ -52,7 +52,8 @@ def heard(ledger: Ledger, *lines: str) -> None:
 
 def tell(app: Celeriac, worker: EmbeddedWorker, command: str, **arguments: Any) -> Any:
     """The worker's answer to a command."""
-    replies = app.control.broadcast(command, arguments, [worker.node], reply=True, timeout=10, limit=1)
+    eventually(lambda: app.control.ping([worker.node], timeout=0.2), 20)  # it listens from a moment after its start on
+    replies = app.control.broadcast(command, arguments, [worker.node], reply=True, timeout=20, limit=1)
     return replies[0][worker.node]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from celeriac.errors import CeleriacError
 from celeriac.message import ControlMessage, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import ResultStore
 from celeriac.routing import Queue, is_copy
@@ -93,15 +94,12 @@ class SplitTransport:
         return False
 
     def commit(self, commits: Sequence[Commit]) -> list[Delivery]:
-        """Publish, then settle, without records: `commits_with` is never true.
+        """Never called, since `commits_with` is false.
 
         Raises:
-            TypeError: There is a record to store.
+            CeleriacError: Always.
         """
-        if any(commit.record is not None for commit in commits):
-            raise TypeError("two brokers commit with no result store")
-        self.publish([message for commit in commits for message in commit.messages])
-        return self.settle([commit.settlement for commit in commits])
+        raise CeleriacError("two brokers commit with no result store: store, publish and settle one after the other")
 
     def purge(self, queue: str) -> int:
         """Delete what is not on lease."""
