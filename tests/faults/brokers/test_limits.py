@@ -66,17 +66,17 @@ def test_a_key_is_never_above_its_limit_whoever_is_killed(
     """What a killed worker ran is run again by others, in the slots of its key, and never in more of them."""
     rig = limited_rig
     workers = [rig.worker("-c", "4", "-P", "threads") for _ in range(3)]
-    sent = {f"{key}/n{number}": rig.app.tasks["keyed"].delay(key, f"n{number}", 0.05).id
-            for number in range(COUNT) for key in KEYS}  # fmt: skip
+    sent: list[str] = []
     killed: dict[int, float] = {}
-    for worker in workers[:2]:
-        there = len(rig.marks("end"))
-        eventually(lambda there=there: len(rig.marks("end")) >= there + 4, 30)
-        pids = worker.tree()
-        worker.kill_tree(signal.SIGKILL)
-        worker.wait(20)
-        killed.update(dict.fromkeys(pids, time.monotonic()))
-    rig.wait_succeeded(sent.values(), 60 + len(sent) * 0.2)
+    for number in range(COUNT):
+        sent += [rig.app.tasks["keyed"].delay(key, f"n{number}", 0.1).id for key in KEYS]
+        if number in (COUNT // 3, 2 * COUNT // 3):
+            worker = workers.pop()
+            pids = worker.tree()
+            worker.kill_tree(signal.SIGKILL)
+            worker.wait(20)
+            killed.update(dict.fromkeys(pids, time.monotonic()))
+    rig.wait_succeeded(sent, 60 + len(sent) * 0.2)
     rig.assert_empty()
     most = most_at_once(rig.marks("start"), rig.marks("end"), killed)
     figure(f"{rig.broker.kind.name}: {len(sent)} tasks, 2 of 3 workers killed: {dict(most)} at once, {AT_ONCE} allowed")
