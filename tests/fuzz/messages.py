@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -273,12 +274,39 @@ def moment(data: bytes) -> None:
         assert found is None or math.isfinite(found)
 
 
+def _signature(feed: Feed, depth: int = 0) -> str:
+    """JSON of a signature, and of workflows in it."""
+    task = feed.choice(("add", "far", "celery.chain", "celery.group", "celery.chord", "celery.map", "celery.chunks"))
+    inner = ", ".join(_signature(feed, depth + 1) for _ in range(feed.byte() % 3)) if depth < 3 else ""
+    kwargs = f'{{"tasks": [{inner}], "body": {inner.partition("}, {")[0] or "null"}}}' if inner else feed.json(3)
+    if inner and _json_or_none(kwargs) is None:
+        kwargs = f'{{"tasks": [{inner}], "header": [{inner}]}}'
+    kind = task.removeprefix("celery.")
+    return (
+        f'{{"task": "{task}", "args": {feed.json(3)}, "kwargs": {kwargs}, "options": {feed.json_object()}, '
+        f'"subtask_type": "{kind if kind != task else ""}", "immutable": {feed.json(5)}}}'
+    )
+
+
+def _json_or_none(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 @target("celeriac.execution", "celeriac.signature", "celeriac.continuations")
 def execution(data: bytes) -> None:
     """Whatever a message says, its execution ends in an outcome that can travel and be stored."""
     feed = Feed(data, (*HEADERS, *_EMBED, "add", "far", "queue", "celery", "chord_size", "group", "link", "countdown"))
     table = {"task": "add", "id": "i", **feed.table()}
-    parts = (feed.json(2), feed.json(2), feed.json_object("callbacks", "errbacks", "chain", "chord"))
+    embed = ", ".join(
+        f'"{name}": {_signature(feed) if name == "chord" else f"[{_signature(feed)}]"}'
+        for name in ("callbacks", "errbacks", "chain", "chord")
+        if feed.byte() % 2
+    )
+    arguments = ("[]", "{}") if feed.byte() % 2 else (feed.json(2), feed.json(2))
+    parts = (*arguments, f"{{{embed}}}" if feed.byte() % 8 else feed.json(2))
     text = feed.json_object("task", "id", *_EMBED) if feed.byte() % 4 == 0 else f"[{', '.join(parts)}]"
     message = Message(id="i", headers=table, body=text.encode(), content_type="application/json", queue="celery")
     try:
