@@ -243,3 +243,16 @@ def test_parts_may_be_counted_in_a_list(server: RedisServer) -> None:
         b'[1, "a", "SUCCESS", 1]', b'[1, "b", "SUCCESS", null]',
     ]  # fmt: skip
     store.close()
+
+
+def test_parts_that_are_counted_together_count_as_those_counted_alone(store: RedisStore) -> None:
+    parts = [(index, Record(id=f"p{index}", state="SUCCESS", result=b"%d" % index)) for index in range(5)]
+    assert store.join_parts("g", 5, parts[:2]) == ""
+    assert store.join_parts("g", 5, parts[:3]) == "", "a part that is told again is counted once"
+    assert store.join_parts("g", 5, parts[3:]) == "p4", "the last of those that complete it sends the body"
+    assert store.join_parts("g", 5, parts[:2]) == "", "it is for that part, and no other"
+    assert store.join_parts("g", 5, [parts[4], parts[0]]) == "p4", "who has it may ask again"
+    assert store.join_part("g", 4, 5, parts[4][1])
+    assert not store.join_part("g", 0, 5, parts[0][1])
+    store.forget_group("g")
+    assert store.join_parts("g", 5, parts) == "", "the chord is over"

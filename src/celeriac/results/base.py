@@ -103,7 +103,8 @@ class ResultStore(Protocol):
 
     A store that is told of every state, not only of final ones, may have one more verb, `wait_change(task_id, known,
     timeout)`: the record once it is another than the known one, or None after `timeout` seconds. Without it, progress is
-    followed by looking again.
+    followed by looking again. One that counts faster together may have `join_parts(group_id, size, [(index, record), …])`:
+    `join_part` for several parts of a chord, of which it returns the id of the one for which that is True, or "".
 
     A store that can list the chords that `start_chord` began has two more verbs, by which workers repair one whose last step
     was lost: `quiet_chords(seconds, limit)` returns ids of those that nothing has happened to for so long, and counts as

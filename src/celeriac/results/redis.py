@@ -223,12 +223,16 @@ class RedisStore:
 
     def join_part(self, group_id: str, index: int, size: int, record: Record) -> bool:
         """Count a part of a chord, once, as stock workers count it; returns whether all have ended."""
-        is_sorted = "1" if self._is_chord_sorted else "0"
-        return bool(self._server.run(
-            JOIN,
-            self._chord_keys(group_id),
-            (record.id, index, chord_member(record), is_sorted, CHORD_KEPT, CHORD_PATIENCE, size, group_id, self._clock.now()),
-        ))  # fmt: skip
+        return self.join_parts(group_id, size, [(index, record)]) == record.id
+
+    def join_parts(self, group_id: str, size: int, parts: Sequence[tuple[int, Record]]) -> str:
+        """Count several parts of a chord; returns the id of the one that is to send the body, or ""."""
+        is_sorted, now = "1" if self._is_chord_sorted else "0", self._clock.now()
+        args: list[Argument] = [is_sorted, CHORD_KEPT, CHORD_PATIENCE, size, group_id, now]
+        for index, record in parts:
+            args += (record.id, index, chord_member(record))
+        last: bytes = self._server.run(JOIN, self._chord_keys(group_id), args)
+        return last.decode()
 
     def quiet_chords(self, seconds: float, limit: int) -> list[str]:
         """Chords begun here that nothing has happened to for so long; this counts as something."""

@@ -76,26 +76,35 @@ return refused
 
 #: A chord's keys, as stock workers use them: members of its parts (sorted set, or list), further parts, size, parts that
 #: were counted, the header's result, and who sends the body; and the sorted set of all chords begun here. KEYS: these seven.
-#: ARGV: task id, score, member, "1" for a sorted set, seconds to keep it, seconds that who is the last has for the body, the
-#: size where no key tells it, the chord's id, and the present moment. Returns 1 if all have ended and the body is this part's
-#: to send.
+#: ARGV: "1" for a sorted set, seconds to keep it, seconds that who is the last has for the body, the size where no key tells it,
+#: the chord's id, the present moment, then task id, score and member of each part. Returns the task id of the part that is to
+#: send the body, "" if none is.
 JOIN = Script(
     r"""
 local members, more, size, counted, header, claim, begun = unpack(KEYS)
-local id, score, member, is_sorted, kept, patience, known_size, group, now = unpack(ARGV)
-if redis.call('GET', claim) == 'done' then return 0 end
+local is_sorted, kept, patience, known_size, group, now = unpack(ARGV, 1, 6)
+if redis.call('GET', claim) == 'done' then return '' end
 redis.call('ZADD', begun, 'XX', now, group)
 local kind = redis.call('TYPE', members).ok
 if kind ~= 'none' then is_sorted = kind == 'zset' else is_sorted = is_sorted == '1' end
-if redis.call('SADD', counted, id .. ':' .. score) == 1 then
-  if is_sorted then redis.call('ZADD', members, score, member) else redis.call('RPUSH', members, member) end
+local here, last = {}, nil
+for n = 7, #ARGV, 3 do
+  local id, score, member = ARGV[n], ARGV[n + 1], ARGV[n + 2]
+  here[id], last = true, id
+  if redis.call('SADD', counted, id .. ':' .. score) == 1 then
+    if is_sorted then redis.call('ZADD', members, score, member) else redis.call('RPUSH', members, member) end
+  end
 end
 for n = 1, 5 do redis.call('EXPIRE', KEYS[n], kept) end
 local total = tonumber(redis.call('GET', size) or known_size) + tonumber(redis.call('GET', more) or 0)
-if total < 1 or redis.call(is_sorted and 'ZCARD' or 'LLEN', members) < total then return 0 end
+if total < 1 or redis.call(is_sorted and 'ZCARD' or 'LLEN', members) < total then return '' end
 -- Whose claim has run out may have died; who asks again may be the one who has it.
-if redis.call('GET', claim) == id then redis.call('DEL', claim) end
-return redis.call('SET', claim, id, 'NX', 'EX', patience) and 1 or 0
+local claimed = redis.call('GET', claim)
+if claimed and here[claimed] then
+  redis.call('DEL', claim)
+  last = claimed
+end
+return redis.call('SET', claim, last, 'NX', 'EX', patience) and last or ''
 """
 )
 

@@ -77,11 +77,27 @@ def count(store: ResultStore | None, batch: list[Entry]) -> list[Entry]:
     missing = [part.task_id for entry in ended for part in entry.parts if part.task_id not in stored]
     if missing:  # stored by an earlier delivery
         stored |= {record.id: record for record in store.get(missing) if record is not None}
-    return [_counted(store, entry, stored) if entry.parts else entry for entry in batch]
+    told = _join(store, [part for entry in ended for part in entry.parts if not part.total], stored)
+    return [_counted(store, entry, stored, told) if entry.parts else entry for entry in batch]
 
 
-def _counted(store: ResultStore, entry: Entry, stored: Mapping[str, Record]) -> Entry:
-    last = [part for part in entry.parts if not part.total and _is_last(store, part, stored.get(part.task_id))]
+def _join(store: ResultStore, parts: Sequence[Part], stored: Mapping[str, Record]) -> set[tuple[str, str]]:
+    """Count parts, those of a chord at once where the store can; returns group and task id of those told to be the last."""
+    chords: dict[tuple[str, int], list[tuple[int, Record]]] = {}
+    for part in parts:
+        found = part.index, _known(part, stored.get(part.task_id))
+        chords.setdefault((part.group_id, part.size), []).append(found)
+    told: set[tuple[str, str]] = set()
+    for (group_id, size), some in chords.items():
+        if hasattr(store, "join_parts"):
+            told.add((group_id, store.join_parts(group_id, size, some)))
+        else:
+            told.update((group_id, each.id) for index, each in some if store.join_part(group_id, index, size, each))
+    return told
+
+
+def _counted(store: ResultStore, entry: Entry, stored: Mapping[str, Record], told: set[tuple[str, str]]) -> Entry:
+    last = [part for part in entry.parts if (part.group_id, part.task_id) in told and _sends_body(store, part)]
     last += _completed(store, [part for part in entry.parts if part.total], stored)
     if not last or entry.on_last is None:
         return Entry(entry.settlement, None, entry.messages, (), entry.on_done, joined=entry.joined)
@@ -100,9 +116,8 @@ def _known(part: Part, record: Record | None) -> Record:
     return record or Record(id=part.task_id, state=SUCCESS, result=b"null")  # it has expired already
 
 
-def _is_last(store: ResultStore, part: Part, record: Record | None) -> bool:
-    if not store.join_part(part.group_id, part.index, part.size, _known(part, record)):
-        return False
+def _sends_body(store: ResultStore, part: Part) -> bool:
+    """Whether it is for this part, which was told to be the last, to send the body."""
     if store.capabilities.claims_chords:
         return True
     # A part that is delivered again may see that all have ended while another one is about to send the body. Only the first
