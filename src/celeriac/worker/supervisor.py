@@ -19,14 +19,14 @@ import msgspec
 
 from celeriac import errors, states
 from celeriac.config import Settings
-from celeriac.errors import OperationalError
 from celeriac.log import get_logger
 from celeriac.message import Action, Delivery, Settlement
 from celeriac.outcome import INNER, JOIN, RUN, SWEEP, Outcome, Verdict
 from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
+from celeriac.routing import Queue
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
-from celeriac.timing import SYSTEM_CLOCK, backoff
+from celeriac.timing import SYSTEM_CLOCK
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_worker_transport
 from celeriac.wire.messages import timelimits
@@ -43,7 +43,7 @@ from celeriac.worker.control import Control
 from celeriac.worker.end_record import end_record
 from celeriac.worker.gate import Gate, limits_by_task, open_gate
 from celeriac.worker.gathering import Gathering, together
-from celeriac.worker.intake import LONGEST_PAUSE, Intake
+from celeriac.worker.intake import Intake
 from celeriac.worker.leases import Leases
 from celeriac.worker.limits import TICK, Watch
 from celeriac.worker.nursery import Nursery
@@ -52,6 +52,7 @@ from celeriac.worker.paused_queues import PausedQueues
 from celeriac.worker.pool import Pool
 from celeriac.worker.presence import Presence
 from celeriac.worker.queue_choice import chosen_queues
+from celeriac.worker.reaching import reach_broker
 from celeriac.worker.termination import REVOKED
 from celeriac.zones import zone_of
 
@@ -152,7 +153,28 @@ class Supervisor:
         )
         chosen = chosen_queues(self.hello.queues, self.options, conf)
         self.announcer.starting()
-        transport = self.transport = self.transport or open_worker_transport(conf)
+        self.transport = self.transport or open_worker_transport(conf)
+        self._make_parts(self.transport, chosen, RunnerOptions(name, slots, self.node), processes)
+        self._show_banner(self.transport.url, name, processes, slots)
+        await reach_broker(self.transport, self.queues, conf, purges=self.options.purge)
+        self.has_begun = True
+        self.leases.start()
+        self.committer.start()
+        self.presence.start()
+        self.control.start()
+        self.pool.start()
+        self.gate.start()
+        await self.paused_queues.start()
+        self.sweep.start()
+        self.queues.start()
+        self.intake.start()
+        await self.pool.wait_ready()
+        logger.info("%s ready.", self.node)
+        self.announcer.ready()
+
+    def _make_parts(self, transport: Transport, chosen: list[Queue], runner: RunnerOptions, processes: int) -> None:
+        """Everything that has a start and an end here, none of it started."""
+        conf = self.conf
         self.queues = ConsumedQueues(transport, self.hello.queues, chosen)
         if self.store is None and conf.result_backend not in (None, "disabled", "disabled://"):
             self.store = open_store(_first(conf.result_backend), conf.result_backend_transport_options, conf)
@@ -175,29 +197,12 @@ class Supervisor:
         self._rules = msgspec.structs.replace(self._rules, revoked=self.control.revocations)
         self.intake.revocations = self.control.revocations
         notice_losses(self, self._from_thread)
-        runner = RunnerOptions(name, slots, self.node)
         self.pool = Pool(self.nursery, self, processes, runner, max_tasks=conf.worker_max_tasks_per_child)
         self.gate = open_gate(self, self.hello.tasks, conf)
         self.gathering = Gathering(self.hello.tasks, self._on_batch)
         self.paused_queues = PausedQueues(self.gate.place, self.intake, self.queues)
         self.sweep = ChordSweep(self, self.store, conf.result_chord_sweep_interval)
         self.watch = Watch(self.pool, self._on_hard_limit, self._on_started, self.announcer.hooks.timed_out, conf)
-        self._show_banner(transport.url, name, processes, slots)
-        await self._connect()
-        self.has_begun = True
-        self.leases.start()
-        self.committer.start()
-        self.presence.start()
-        self.control.start()
-        self.pool.start()
-        self.gate.start()
-        await self.paused_queues.start()
-        self.sweep.start()
-        self.queues.start()
-        self.intake.start()
-        await self.pool.wait_ready()
-        logger.info("%s ready.", self.node)
-        self.announcer.ready()
 
     def _show_banner(self, transport_url: str, pool: str, processes: int, slots: int) -> None:
         if self._on_banner is not None:
@@ -207,29 +212,6 @@ class Supervisor:
                 slots=slots, queues=self.queues.titles,
             )  # fmt: skip
             self._on_banner(text)
-
-    async def _connect(self) -> None:
-        """Reach the broker: at once, or as often as the settings allow."""
-        conf, attempt = self.conf, 0
-        while True:
-            try:
-                await asyncio.to_thread(self._prepare_broker)
-                return
-            except OperationalError as exc:
-                attempt += 1
-                limit = conf.broker_connection_max_retries
-                if not conf.broker_connection_retry_on_startup or (limit and attempt > limit):
-                    raise
-                pause = backoff(attempt, cap=LONGEST_PAUSE)
-                logger.error("the broker can't be reached, trying again in %.1f s: %s", pause, exc)
-            await asyncio.sleep(pause)
-
-    def _prepare_broker(self) -> None:
-        assert self.transport is not None  # noqa: S101 -- set by start
-        self.queues.declare()
-        if self.options.purge:
-            for name in self.queues.names:
-                logger.warning("purged %d message(s) from %s", self.transport.purge(name), name)
 
     def learn(self, tasks: dict[str, TaskFacts]) -> None:
         """The app has other tasks now. May be called by any thread."""
