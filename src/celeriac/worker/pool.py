@@ -2,7 +2,7 @@
 
 Runs in the supervisor's event loop. Assignments wait in `ready`; `dispatch` hands them out. A slot holds one task at a
 time, unless its tasks are so short that the pipe would be the cost: then its credit grows so that what waits in it is
-worth a dozen milliseconds (`depth`), and is filled up when half of it is used. Outcomes and crashes go to the owner.
+worth 20 milliseconds (`depth`), and is filled up when half of it is used. Outcomes and crashes go to the owner.
 
 While every slot holds work and more is ready, outcomes gather for a few milliseconds before they are read (`_rest`): a
 wake-up costs as much as a dozen tasks, and takes from the runners. A lone outcome is read at once.
@@ -31,13 +31,13 @@ __all__ = ["Pool", "PoolOwner", "depth"]
 logger = get_logger("celeriac.worker.pool")
 
 #: Seconds of work that a slot may hold: with less, runners idled when a busy machine let the supervisor wait.
-WORTH_WAITING = 0.012
+WORTH_WAITING = 0.02
 #: Seconds of work for each slot that are fetched ahead, and the runtime from which on nothing is.
 WORTH_FETCHING, LONG = 0.024, 0.05
 #: Frames a slot holds at most: more gives no more speed (60,000 a second with 64, 23,000 with 8).
 MAX_DEPTH = 128
 #: Shortest and longest time in seconds for which outcomes gather while runners have enough to do.
-SHORTEST_REST, LONGEST_REST = 0.001, 0.004
+SHORTEST_REST, LONGEST_REST = 0.001, 0.008
 #: Weight of a new runtime in the moving average of its task.
 SMOOTHING = 0.1
 #: A runner that ends within this many seconds of its start, before any task, is not replaced at once.
