@@ -18,6 +18,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from celeriac.config import Settings
 from celeriac.coordination.base import Claim, Coordination
 from celeriac.coordination.open import no_place, not_shared, open_coordination
@@ -26,6 +28,7 @@ from celeriac.log import get_logger
 from celeriac.message import Message
 from celeriac.options import LIMITS
 from celeriac.rates import Taken
+from celeriac.routing import is_copy
 from celeriac.runner.protocol import TaskFacts
 from celeriac.states import SUCCESS
 from celeriac.task_limits import TaskLimits, lock_name, mark_of
@@ -157,6 +160,8 @@ class Gate:
         message = assignment.delivery.message
         limits = self._limits.get(message.task, _NONE)
         mark = mark_of(message.headers) if LIMITS in message.headers else None
+        if mark is not None and mark.is_named and is_copy(assignment.delivery.queue):
+            mark = replace(mark, is_named=False)  # of a broadcast each worker runs its copy, all with one id
         claims: list[Claim] = []
         if self.place is not None:
             execution = f"{self._identity}-{next(self._numbers)}"
