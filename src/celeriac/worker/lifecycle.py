@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 from celeriac.errors import CeleriacError
 from celeriac.log import get_logger
+from celeriac.worker.aside import DaemonThreads
 from celeriac.worker.supervisor import Supervisor
 
 __all__ = ["Phase", "next_phase", "run_worker"]
@@ -114,6 +115,7 @@ async def _run(
     supervisor: Supervisor, with_signals: bool, on_started: Callable[[Callable[[int], None]], None] | None
 ) -> bool:
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(DaemonThreads())
     lifecycle = _Lifecycle(supervisor)
     supervisor.end = lifecycle.on_signal
     if with_signals:

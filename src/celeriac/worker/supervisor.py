@@ -26,7 +26,7 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.results.open import open_store
 from celeriac.routing import Queue
 from celeriac.runner.protocol import Hello, RunnerOptions, TaskFacts
-from celeriac.timing import SYSTEM_CLOCK
+from celeriac.timing import SYSTEM_CLOCK, Deadline
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_worker_transport
 from celeriac.wire.messages import timelimits
@@ -62,6 +62,8 @@ logger = get_logger("celeriac.worker")
 
 #: Outcomes that may wait to be committed before intake stops.
 MAX_BACKLOG = 1000
+#: Seconds that leaving may wait for a broker or result store that is away, in all.
+LEAVING = 1.8
 _NO_FACTS = TaskFacts()
 #: By the value that stands in outcomes; a fifth of what `Action(value)` costs.
 ACTIONS = {action.value: action for action in Action}
@@ -551,18 +553,19 @@ class Supervisor:
             self._give_back(interrupted)
         self.pool.kill_all("at shutdown")
         await asyncio.to_thread(self.control.stop)
+        deadline = Deadline(LEAVING)
         await asyncio.to_thread(self.intake.join, 0.5)
-        await self.gate.drain(1.0)
-        drained = await asyncio.to_thread(self.committer.drain, 1.0)
+        await self.gate.drain(0.5)
+        drained = await asyncio.to_thread(self.committer.drain, deadline.left() or 0.0)
         if not drained:
             logger.error(
                 "the broker or result store is away: %d outcome(s) left behind; their leases will run out",
                 self.committer.backlog,
             )
-        await asyncio.to_thread(self.queues.leave, 1.0)
+        await asyncio.to_thread(self.queues.leave, deadline.left() or 0.0)
         self.leases.stop()
         self.gate.close()
-        await asyncio.to_thread(self.control.join, 0.5)
+        await asyncio.to_thread(self.control.join, min(0.5, deadline.left() or 0.0))
         self.pool.close()
         self.nursery.stop()
         self.announcer.gone()
