@@ -1,8 +1,8 @@
-"""Runs the tests in two processes side by side, since most of their time is waiting for servers and leases.
+"""Runs the tests in three processes side by side, since most of their time is waiting for servers and leases.
 
-`make test` calls it: `python scripts/run_tests.py [pytest's arguments] -- FOLDER...`. One process takes the folders that
-start and kill servers all the time (SLOW), the other one the rest; they share nothing but the machine. The first one's output
-is shown as it comes, the other's when it has ended. The last line adds up both. Exits with the worse of the two codes.
+`make test` calls it: `python scripts/run_tests.py [pytest's arguments] -- FOLDER...`. One process takes the tests that break
+servers (BROKERS), one those that kill workers or have stock ones (SLOW), one the rest; they share nothing but the machine. The
+first one's output is shown as it comes, the others' when they have ended. The last line adds them up. Exits with the worst code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Folders of tests for the second process.
+#: Tests that break servers all the time, and folders of those that kill workers or wait for stock ones.
+BROKERS = "tests/faults/brokers"
 SLOW = ("faults", "mixed")
 #: pytest's codes for "no tests were collected": nothing is wrong with half a selection.
 NOTHING_COLLECTED = 5
@@ -43,11 +44,13 @@ def counts(text: str) -> Counter[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Run both and add up."""
+    """Run all and add up."""
     at = argv.index("--")
     arguments, folders = argv[:at], argv[at + 1 :]
     slow = [folder for folder in folders if Path(folder).name in SLOW]
-    groups = [group for group in (slow, [folder for folder in folders if folder not in slow]) if group]
+    brokers = [BROKERS] if "tests/faults" in slow else []
+    rest = [folder for folder in folders if folder not in slow]
+    groups = [group for group in (brokers, [*slow, f"--ignore={BROKERS}"] if slow else [], rest) if group]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         logs = [Path(place) / f"{number}.log" for number in range(len(groups))]
