@@ -86,7 +86,10 @@ def test_version(celeriac: CommandLine) -> None:
         (["-A", "tasks", "worker", "-c", "-2"], "'-2' is neither a number of at least 1 nor 'auto'"),
         (["-A", "tasks", "worker", "-c", "many"], "'many' is neither a number of at least 1 nor 'auto'"),
         (["-A", "tasks", "worker", "-P", "thread"], "Did you mean 'threads'?"),
-        (["-A", "tasks", "worker", "-P", "gevent"], "'gevent' is not one of prefork, threads, solo"),
+        (
+            ["-A", "tasks", "worker", "-P", "greenlets"],
+            "'greenlets' is not one of prefork, threads, asyncio, gevent, eventlet, solo",
+        ),
         (["-A", "tasks", "worker", "-l", "LOUD"], "log level must be one of"),
         (["-A", "tasks", "worker", "--time-limit", "-1"], "-1.0 is not in the range"),
         (["-A", "tasks", "worker", "--umask", "9"], "--umask is an octal number"),

@@ -182,11 +182,12 @@ class CoreStore:
         """One more member of a kept group, once; returns its place."""
 
         def work(connection: Connection) -> int:
-            group, chords = self.tables.group, self.tables.chords
-            connection.execute(_locked(select(group.c.id).where(group.c.taskset_id == group_id), group))
+            chords = self.tables.chords
+            is_kept = self._lock_group(connection, group_id)
             index, value = grown(self._group(connection, group_id), group_id, task_id, is_chord)
             if value is not None:
-                self._put_group(connection, group_id, value)
+                # Who makes the row anew must not overwrite one that was made since: that would lose its members.
+                self._put_group(connection, group_id, value, is_kept)
                 if is_chord:  # one that has not ended counts as one less that has
                     mine = chords.c.group_id == group_id
                     ended = connection.execute(_locked(select(chords.c.ended).where(mine), chords)).scalar()
@@ -204,15 +205,24 @@ class CoreStore:
         """Keep a group's result tuple."""
 
         def work(connection: Connection) -> None:
-            self._put_group(connection, group_id, value)
+            self._put_group(connection, group_id, value, self._lock_group(connection, group_id))
             self._put_expiry(connection, group_id, expires_at)
 
         self._run(work)
 
-    def _put_group(self, connection: Connection, group_id: str, value: bytes) -> None:
+    def _lock_group(self, connection: Connection, group_id: str) -> bool:
+        """Whether a group has a row, which is locked then."""
+        group = self.tables.group
+        return (
+            connection.execute(_locked(select(group.c.id).where(group.c.taskset_id == group_id), group)).first()
+            is not None
+        )
+
+    def _put_group(self, connection: Connection, group_id: str, value: bytes, is_kept: bool) -> None:
+        """Write a group's row, or a new one: if somebody else has made it meanwhile, the transaction is tried again."""
         group = self.tables.group
         row = {"result": value, "date_done": datetime.now(UTC).replace(tzinfo=None)}
-        if connection.execute(_locked(select(group.c.id).where(group.c.taskset_id == group_id), group)).first():
+        if is_kept:
             connection.execute(update(group).where(group.c.taskset_id == group_id).values(**row))
         else:
             connection.execute(insert(group).values(taskset_id=group_id, **row))
