@@ -69,6 +69,7 @@ class Engine:
             self.url = self.url.set(drivername=f"{name}+{_DEFAULT_DRIVERS[name]}")
         self._pid = os.getpid()
         self._engine: sqlalchemy.Engine | None = None
+        self._making = threading.Lock()
         self._room = self._new_room()
 
     def _new_room(self) -> threading.Semaphore:
@@ -87,8 +88,10 @@ class Engine:
     def engine(self) -> sqlalchemy.Engine:
         """SQLAlchemy's engine, made at first use."""
         if self._engine is None:
-            self._engine = self._make()
-            self._pid = os.getpid()
+            with self._making:  # of two, one would be dropped with the connections that it has
+                if self._engine is None:
+                    self._pid = os.getpid()
+                    self._engine = self._make()
         elif self._pid != os.getpid():
             self._engine.dispose(close=False)  # the pooled connections are the parent's
             self._room = self._new_room()
