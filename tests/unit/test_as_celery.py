@@ -41,13 +41,14 @@ SETTINGS: dict[str, Any] = json.loads((DATA / "settings.json").read_text())
 
 @pytest.fixture
 def hook() -> Iterator[None]:
-    """The hook, in this process, while the test runs."""
-    apps = current.current_apps()
+    """The hook, in this process, while the test runs. No shared task outlives it."""
+    apps, finalizers = current.current_apps(), list(current.on_app_finalize)
     current.restore_apps((None, None))
     as_celery.install()
     yield
     as_celery.uninstall()
     current.restore_apps(apps)
+    current.on_app_finalize[:] = finalizers
 
 
 def run(program: str, *arguments: str, env: dict[str, str] | None = None) -> str:
