@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,17 +85,13 @@ def test_delay_raises_in_time_and_leaks_nothing(
 ) -> None:
     """[B-CALL-032] differs on purpose: no pool runs out of connections, and `publish_timeout` bounds every wait of a call."""
     port = broker.server.port
-    with (
-        FaultProxy(port) as refusing,
-        FaultProxy(port) as deaf,
-        Client(broker.url, publish_timeout) as first,
-        Client(broker.url_at(refusing.port), publish_timeout) as second,
-        Client(broker.url_at(deaf.port), publish_timeout) as third,
-    ):
-        clients = {"frozen": (first, port), "refusing": (second, refusing.port), "deaf": (third, deaf.port)}
-        before = {what: client.told() for what, (client, _) in clients.items()}
-        for told in before.values():
-            assert_sent(told, "in peace")
+    with FaultProxy(port) as refusing, FaultProxy(port) as deaf, ExitStack() as stack:
+        places = {"frozen": port, "refusing": refusing.port, "deaf": deaf.port}
+        clients, before = {}, {}
+        for what, at in places.items():  # one after the other: 150 calls at once would be a test of the machine
+            client = stack.enter_context(Client(broker.url if at == port else broker.url_at(at), publish_timeout))
+            clients[what], before[what] = (client, at), client.told()
+            assert_sent(before[what], "in peace")
 
         refusing.refuse()
         deaf.deaf()
