@@ -193,7 +193,11 @@ class Intake:
             self._give_back(deliveries)
             return
         with self._condition:
+            paused = [delivery for delivery in deliveries if delivery.queue in self._left_out]
+            deliveries = [delivery for delivery in deliveries if delivery.queue not in self._left_out]
             self._wanted = max(0, self._wanted - len(deliveries))
+        if paused:  # while this fetch was under way
+            self._give_back(paused)
         stored = self._stored([*self._waiting, *deliveries])
         if stored is None:
             self._waiting += [delivery for delivery in deliveries if self._is_doubtful(delivery)]
