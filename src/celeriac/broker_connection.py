@@ -10,19 +10,23 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from celeriac.codec import dumps
 from celeriac.compression import compress
 from celeriac.config_mask import mask_url
 from celeriac.errors import ImproperlyConfigured, OperationalError
+from celeriac.loading import import_object
 from celeriac.message import Message
 from celeriac.queue_forms import as_exchange, as_queue
 from celeriac.sending import new_id
 from celeriac.timing import call_end
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
+
+if TYPE_CHECKING:
+    from celeriac.consumer import Consumer
 
 __all__ = ["Connection", "Pool", "Producer"]
 
@@ -54,16 +58,18 @@ class Connection:
         self._url = _url_of(hostname or "amqp://", transport, userid, password, virtual_host, port)
         self.connect_timeout = connect_timeout
         self.transport_options = {**(transport_options or {}), **({"ssl": ssl} if ssl else {})}
-        self._settings = settings
+        self.settings = settings
         self._shared = driver
         self.connected = False
+        #: Who receives messages in `drain_events`.
+        self.consumers: list[Consumer] = []
 
     @cached_property
     def driver(self) -> Transport:
         """What talks to the broker."""
         if self._shared is not None:
             return self._shared
-        return open_transport(self._url, self.transport_options, self._settings)
+        return open_transport(self._url, self.transport_options, self.settings)
 
     def connect(self) -> Self:
         """Ask the broker something.
@@ -111,17 +117,21 @@ class Connection:
                 callback()
 
     def close(self) -> None:
-        """Close it, unless others use it, too."""
+        """Close it, unless others use it, too. What its consumers hold goes back."""
         self.connected = False
-        if self._shared is None and "driver" in self.__dict__:
-            self.driver.close()
+        try:
+            for consumer in list(self.consumers):
+                consumer.cancel()
+        finally:
+            if self._shared is None and "driver" in self.__dict__:
+                self.driver.close()
 
     release = close
 
     def clone(self, **kwargs: Any) -> Connection:
         """Another connection to the same broker."""
         return type(self)(
-            self._url, connect_timeout=self.connect_timeout, transport_options=self.transport_options, settings=self._settings
+            self._url, connect_timeout=self.connect_timeout, transport_options=self.transport_options, settings=self.settings
         )  # fmt: skip
 
     def as_uri(self, include_password: bool = False, mask: str = "**") -> str:
@@ -140,6 +150,30 @@ class Connection:
     def Producer(self, **options: Any) -> Producer:  # noqa: N802 -- kombu's name
         """A producer on this connection."""
         return Producer(self, **options)
+
+    def Consumer(self, queues: Any = None, **options: Any) -> Consumer:  # noqa: N802 -- kombu's name
+        """A consumer on this connection."""
+        made: Consumer = import_object("celeriac.consumer:Consumer", "Consumer")(self, queues, **options)
+        return made
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Give one message to the callbacks of its consumer; waits for it.
+
+        Raises:
+            TimeoutError: None came in time (`socket.timeout`, in older words).
+            OperationalError: The broker can't be reached.
+        """
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while True:
+            left = end - time.monotonic()
+            consumers = list(self.consumers)
+            for consumer in consumers:
+                if consumer.hand_over(max(0.0, min(left, 1.0)) / len(consumers)):
+                    return
+            if not consumers or end - time.monotonic() <= 0:
+                raise TimeoutError(
+                    f"no message came in {timeout:g} s" if timeout is not None else "there is no consumer"
+                )
 
     def __enter__(self) -> Self:
         return self

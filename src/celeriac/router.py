@@ -99,6 +99,10 @@ class Router:
             self._plain[name] = route
         return route
 
+    def place(self, options: Mapping[str, Any]) -> Route:
+        """Where `queue`, or `exchange` and `routing_key`, lead by themselves. Raises as `route` does."""
+        return self._resolve(options, {})
+
     def _look_up(self, name: str, args: Any, kwargs: Any, options: Any, task: Any) -> Mapping[str, Any]:
         for _is_dynamic, fun in self._lookups:
             found = fun(name, args, kwargs, options, task)

@@ -425,3 +425,34 @@ def test_a_result_can_be_waited_for(celeriac: CommandLine, app: Celeriac) -> Non
     with WorkerProcess("tasks", "-c", "1", cwd=celeriac.folder) as worker:
         done = celeriac("-A", "tasks", "result", str(task_id))
         assert (done.code, done.out) == (0, "slept\n"), worker.output
+
+
+@pytest.mark.behaviour("B-CLI-021")
+def test_migrate_copies_and_with_ack_messages_moves(celeriac: CommandLine, app: Celeriac, tmp_path: Path) -> None:
+    app.send_task("tasks.add", (2, 3))
+    app.send_task("tasks.add", (2, 3), countdown=3600)
+    there = Celeriac("there", broker=f"sqlite:///{tmp_path / 'there.db'}", set_as_current=False)
+    urls = (str(app.conf.broker_url), str(there.conf.broker_url))
+    done = celeriac("migrate", "-t", "0", *urls)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("1 message copied from sqlite:///")
+    assert done.out.endswith(
+        "has them still (-a removes them).\n1 not yet due stay at the source; -F waits for them.\n"
+    )
+    assert (app.transport.size("celery").ready, there.transport.size("celery").ready) == (1, 1)
+    done = celeriac("-A", "tasks", "migrate", "-a", "-t", "0", "-Q", "celery:post", *urls)
+    assert done.out.startswith("1 message moved from")
+    assert (app.transport.size("celery").ready, there.transport.size("post").ready) == (0, 1)
+
+
+def test_migrate_refuses_what_makes_no_sense(celeriac: CommandLine, tmp_path: Path) -> None:
+    url = f"redis://user:{SECRET}@127.0.0.1:1/0"
+    for arguments, code, text in (
+        ((url, url), 2, "SOURCE and DESTINATION are one broker"),
+        (("sqlite:///a.db",), 2, "Missing argument 'DESTINATION'"),
+        (("sqlite:///a.db", "reddis://host"), 1, "Did you mean 'redis'?"),
+        (("sqlite:///a.db", url), 1, "127.0.0.1:1"),
+    ):
+        done = celeriac("migrate", *arguments)
+        assert done.code == code, done.err
+        assert text in done.err

@@ -32,7 +32,7 @@ INNER_NAMES: dict[str, dict[str, str]] = {
     ),
     "kombu.connection": same("celeriac.broker_connection", "Connection"),
     "kombu.entity": same("celeriac.routing", "Exchange Queue"),
-    "kombu.messaging": same("celeriac.broker_connection", "Producer"),
+    "kombu.messaging": rows(same("celeriac.broker_connection", "Producer"), same("celeriac.consumer", "Consumer")),
     "kombu.utils.json": same(
         "celeriac.codec", dumps="json_dumps", loads="json_loads", register_type="register_json_type"
     ),

@@ -56,18 +56,11 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.bin.graph": "graph",
         "celery.bin.list": "bindings",
         "celery.bin.logtool": "logtool",
-        "celery.bin.migrate": "migrate",
         "celery.bin.shell": "shell",
         "celery.bin.upgrade": "upgrade settings",
         "celery.bin.worker": "detach Autoscale Hostname WorkersPool",
     },
     "Django": {"celery.fixups": ""},
-    "moving messages between brokers": {
-        "celery.contrib.migrate": (
-            "State StopFiltering migrate_task migrate_tasks move move_by_idmap move_by_taskmap move_direct "
-            "move_direct_by_id move_task_by_id republish start_filter task_id_eq task_id_in"
-        ),
-    },
     "a debugger in tasks": {
         "celery.contrib.rdb": "CELERY_RDB_HOST CELERY_RDB_PORT DEFAULT_PORT Rdb debugger set_trace"
     },
@@ -76,7 +69,6 @@ WAITING: dict[str, dict[str, str]] = {
     },
     "app.amqp, and consumers of one's own": {
         "celery.app.amqp": "AMQP Queues task_message",
-        "kombu": "Consumer",
         "kombu.asynchronous": "Hub",
         "kombu.common": "QoS",
         "kombu.pidbox": "Mailbox",

@@ -111,6 +111,7 @@ NAMES: dict[str, dict[str, str]] = {
         status="celeriac.cli.status:status",
     ),
     "celery.bin.list": same("celeriac.cli.listing", list_="listing"),
+    "celery.bin.migrate": same("celeriac.cli.migrate", "migrate"),
     "celery.bin.purge": same("celeriac.cli.purge", "purge"),
     "celery.bin.result": same("celeriac.cli.result", "result"),
     "celery.bin.worker": same("celeriac.cli.worker", "worker"),
@@ -121,6 +122,11 @@ NAMES: dict[str, dict[str, str]] = {
     "celery.contrib.abortable": same("celeriac.contrib.abortable", "AbortableAsyncResult AbortableTask"),
     "celery.contrib.django": {},
     "celery.contrib.django.task": same("celeriac.contrib.django.task", "DjangoTask"),
+    "celery.contrib.migrate": same(
+        "celeriac.migrating",
+        "State StopFiltering migrate_task migrate_tasks move move_by_idmap move_by_taskmap move_direct move_direct_by_id",
+        "move_task_by_id republish start_filter task_id_eq task_id_in",
+    ),
     "celery.contrib.pytest": _FIXTURES,
     "celery.contrib.testing": {},
     "celery.contrib.testing.app": rows(
@@ -188,7 +194,9 @@ NAMES: dict[str, dict[str, str]] = {
     "celery.worker.request": same("celeriac.worker.request", "Request"),
     "celery.worker.control": same("celeriac.commands", "Panel control_command inspect_command"),
     "kombu": rows(
-        same("celeriac.broker_connection", "Connection Producer"), same("celeriac.routing", "Exchange Queue binding")
+        same("celeriac.broker_connection", "Connection Producer"),
+        same("celeriac.consumer", "Consumer"),
+        same("celeriac.routing", "Exchange Queue binding"),
     ),
     "kombu.common": same("celeriac.routing", "Broadcast"),
     "kombu.compression": same("celeriac.compression", "compress decompress register"),

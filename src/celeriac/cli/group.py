@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor": ("celeriac.cli.doctor:doctor", "Check broker, result store and settings; say what is wrong."),
     "inspect": ("celeriac.cli.inspect:inspect", "Ask workers what they run, hold and know."),
     "list": ("celeriac.cli.listing:listing", "Show queues, their bindings and their sizes."),
+    "migrate": ("celeriac.cli.migrate:migrate", "Copy or move messages from one broker to another."),
     "purge": ("celeriac.cli.purge:purge", "Delete waiting messages from queues."),
     "queue": ("celeriac.cli.queue:queue", "Pause queues, and let them go on."),
     "report": ("celeriac.cli.report:report", "Print what a bug report should say about this installation."),

@@ -19,7 +19,7 @@ from celeriac.message import Message
 from celeriac.safe_repr import saferepr
 from celeriac.wire.moments import timelimits
 
-__all__ = ["TaskBody", "decode_body", "protocol1_headers"]
+__all__ = ["TaskBody", "decode_body", "open_body", "protocol1_headers"]
 
 
 class TaskBody(msgspec.Struct, kw_only=True):
@@ -42,7 +42,30 @@ class TaskBody(msgspec.Struct, kw_only=True):
 def decode_body(
     message: Message, accept: frozenset[str] | None, max_unpacked_bytes: int, max_depth: int | None = None
 ) -> TaskBody:
-    """Open the body of a message of either protocol.
+    """Open the body of a task message of either protocol. Arguments are those of `open_body`.
+
+    Raises:
+        InvalidTaskError: It is not a task message, or one with broken fields.
+        DecodeError: The body can't be decompressed or decoded, or is nested too deep.
+        ContentDisallowed: Its content type is not accepted.
+    """
+    body = open_body(message, accept, max_unpacked_bytes, max_depth)
+    if isinstance(body, dict):
+        return _from_mapping(body, message.task)
+    if not message.task:
+        raise InvalidTaskError(f"no task: neither a header 'task' nor a mapping as body, but {_kind(body)}")
+    if not isinstance(body, (list, tuple)) or len(body) != 3:
+        raise InvalidTaskError(f"the body is not [args, kwargs, embed], but {_kind(body)}")
+    args, kwargs, embed = body
+    if embed is not None and not isinstance(embed, dict):
+        raise InvalidTaskError(f"the third part of the body is not an object, but {_kind(embed)}")
+    return _task_body(args, kwargs, embed or {}, {})
+
+
+def open_body(
+    message: Message, accept: frozenset[str] | None, max_unpacked_bytes: int, max_depth: int | None = None
+) -> Any:
+    """What the body of any message holds.
 
     Args:
         message: The message.
@@ -51,7 +74,7 @@ def decode_body(
         max_depth: How deep arrays and objects may be nested; None for as deep as the decoder takes them.
 
     Raises:
-        InvalidTaskError: It is not a task message, or one with broken fields.
+        InvalidTaskError: The message can't be read, or does not say what its body is.
         DecodeError: The body can't be decompressed or decoded, or is nested too deep.
         ContentDisallowed: Its content type is not accepted.
     """
@@ -65,16 +88,7 @@ def decode_body(
     is_json = message.content_type == "application/json"
     if max_depth is not None and (data.count(b"[") + data.count(b"{") if is_json else len(data)) > max_depth:
         _check_depth(body, max_depth)
-    if isinstance(body, dict):
-        return _from_mapping(body, message.task)
-    if not message.task:
-        raise InvalidTaskError(f"no task: neither a header 'task' nor a mapping as body, but {_kind(body)}")
-    if not isinstance(body, (list, tuple)) or len(body) != 3:
-        raise InvalidTaskError(f"the body is not [args, kwargs, embed], but {_kind(body)}")
-    args, kwargs, embed = body
-    if embed is not None and not isinstance(embed, dict):
-        raise InvalidTaskError(f"the third part of the body is not an object, but {_kind(embed)}")
-    return _task_body(args, kwargs, embed or {}, {})
+    return body
 
 
 def _check_depth(body: Any, limit: int) -> None:
