@@ -68,6 +68,7 @@ class Celeriac(AppConnections, AppParts):
         set_as_current: Make this the current app of the thread.
         autofinalize: False makes use of tasks before `finalize()` a RuntimeError.
         task_cls: Base class of tasks, or its path.
+        fixups: Paths of functions that take part in making the app; default are `builtin_fixups`.
         strict_typing: Check arguments when a task is called.
         middleware: Objects that take part in sending and running tasks, outermost first; see `middleware.Middleware`.
         settings: Any further setting by name.
@@ -81,6 +82,8 @@ class Celeriac(AppConnections, AppParts):
 
     #: Defaults of apps of this class, where they are not those of the table of settings.
     default_settings: ClassVar[Mapping[str, Any]] = {}
+    #: Base class of tasks, or its path.
+    task_cls: type[BaseTask[..., Any]] | str = BaseTask
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class Celeriac(AppConnections, AppParts):
             self._changes["include"] = [include] if isinstance(include, str) else list(include)
         self._config: tuple[Any, str | None, bool] = (config_source, namespace, config_source_silent)
         self._defaults: list[Any] = []
-        self._task_cls = task_cls
+        self.task_cls = task_cls or self.task_cls
         self._tasks = tasks if isinstance(tasks, TaskRegistry) else TaskRegistry(tasks or {})
         self._discoveries: list[Callable[[], None]] = []
         self._plain_fields: dict[str, dict[str, Any]] = {}
@@ -136,6 +139,7 @@ class Celeriac(AppConnections, AppParts):
         current.register_app(self)
         if set_as_current:
             self.set_current()
+        self.fix_up(fixups)
         self.on_init()
 
     def on_init(self) -> None:
@@ -252,9 +256,7 @@ class Celeriac(AppConnections, AppParts):
     @cached_property
     def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 -- Celery's documented name
         """Base class of tasks; may be replaced by a subclass."""
-        base = self._task_cls or BaseTask
-        if isinstance(base, str):
-            base = import_object(base, "task_cls")
+        base = import_object(self.task_cls, "task_cls") if isinstance(self.task_cls, str) else self.task_cls
         return cast("type[BaseTask[..., Any]]", base)
 
     def create_task_cls(self) -> type[BaseTask[..., Any]]:
@@ -323,10 +325,16 @@ class Celeriac(AppConnections, AppParts):
         return f"{module}.{name}" if module else name
 
     def autodiscover_tasks(self, packages: Any = None, related_name: str | None = "tasks", force: bool = False) -> None:
-        """Import `<package>.<related_name>` of each package when a worker starts (or now, with `force`)."""
+        """Import `<package>.<related_name>` of each package when a worker starts (or now, with `force`).
+
+        Args:
+            packages: A list, a name, or a function that gives these; None is what fixups know, such as Django's apps.
+        """
 
         def discover() -> None:
             found = packages() if callable(packages) else packages
+            if found is None:
+                found = [package for each in self.tell_fixups("autodiscover_tasks") for package in each]
             autodiscover([found] if isinstance(found, str) else found or (), related_name)
 
         if force:
@@ -336,6 +344,7 @@ class Celeriac(AppConnections, AppParts):
 
     def import_modules(self) -> None:
         """Import what a worker needs: `imports`, `include` and what `autodiscover_tasks` asked for."""
+        self.tell_fixups("on_import_modules")
         for _receiver, answer in signals.import_modules.send(sender=self):
             if isinstance(answer, Exception):  # a worker without some of its modules must not start
                 raise answer

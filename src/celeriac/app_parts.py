@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, tzinfo
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from celeriac.config import from_cmdline
 from celeriac.loading import import_object
@@ -33,6 +33,10 @@ class AppParts:
     SYSTEM = {"darwin": "Darwin", "win32": "Windows"}.get(sys.platform, sys.platform.capitalize())
     IS_macOS = sys.platform == "darwin"  # noqa: N815 -- Celery's documented name
     IS_WINDOWS = sys.platform == "win32"
+    #: What takes part in making an app, as "module:function". It is called with the app, and what it returns, if anything, is
+    #: told of the app's life: `on_import_modules()`, `autodiscover_tasks()` (which gives names of packages), `before_fork()`.
+    builtin_fixups: ClassVar[Iterable[str]] = frozenset({"celeriac.contrib.django:fixup"})
+    _fixups: Sequence[Any] = ()
 
     if TYPE_CHECKING:
 
@@ -43,6 +47,15 @@ class AppParts:
         @cached_property
         def timezone(self) -> tzinfo:
             """Time zone of naive times."""
+
+    def fix_up(self, paths: Iterable[str] | None) -> None:
+        """Let fixups take part in this app; without paths those of its class."""
+        made = [import_object(path, "fixups")(self) for path in (self.builtin_fixups if paths is None else paths)]
+        self._fixups = [fixup for fixup in made if fixup is not None]
+
+    def tell_fixups(self, method: str) -> list[Any]:
+        """Call this method of each fixup that has it; returns what they gave."""
+        return [getattr(fixup, method)() for fixup in self._fixups if hasattr(fixup, method)]
 
     @cached_property
     def control(self) -> Control:

@@ -45,14 +45,30 @@ def import_object(path: str, what: str) -> Any:
 
 
 def autodiscover(packages: Iterable[str], related_name: str | None) -> list[ModuleType]:
-    """Import `<package>.<related_name>` of each package that has it."""
+    """Import `<package>.<related_name>` of each package that has it.
+
+    A class that has the name of a package stands for it, as Django's "shop.apps.ShopConfig" does.
+    """
     found = []
-    for package in packages:
+    for package in map(_package_of, packages):
         name = f"{package}.{related_name}" if related_name else package
-        importlib.import_module(package)
         if importlib.util.find_spec(name) is not None:
             found.append(importlib.import_module(name))
     return found
+
+
+def _package_of(name: str) -> str:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        parent, _, attribute = name.rpartition(".")
+        if not parent or exc.name != name:
+            raise
+        named = getattr(getattr(importlib.import_module(parent), attribute, None), "name", None)
+        if not isinstance(named, str):
+            raise
+        return named
+    return name
 
 
 def find_app(name: str) -> Any:

@@ -18,6 +18,7 @@ from celeriac.setting_table_backends import (
     CosmosSettings,
     CouchbaseSettings,
     DatabaseSettings,
+    DjangoSettings,
     DynamoSettings,
     ElasticsearchSettings,
     GoogleSettings,
@@ -43,7 +44,7 @@ __all__ = ["OLD_NAMES", "TABLE", "Setting", "SettingTable", "register_setting", 
 class SettingTable(
     GeneralSettings, TaskSettings, RoutingSettings, ResultSettings, RpcSettings,
     BrokerSettings, WorkerSettings, LoggingSettings, EventSettings, ControlSettings, SecuritySettings, BeatSettings,
-    DatabaseSettings, CacheSettings, MongoSettings, RedisSettings, CassandraSettings, S3Settings, AzureSettings,
+    DatabaseSettings, CacheSettings, DjangoSettings, MongoSettings, RedisSettings, CassandraSettings, S3Settings, AzureSettings,
     GoogleSettings, ElasticsearchSettings, DynamoSettings, CouchbaseSettings, ArangoSettings, CosmosSettings,
 ):  # fmt: skip
     """Every setting as a typed attribute; `celeriac.config.Settings` gives them values."""
@@ -64,6 +65,7 @@ _GROUPS: dict[str, type] = {
     "Beat": BeatSettings,
     "SQL databases": DatabaseSettings,
     "Cache": CacheSettings,
+    "Django": DjangoSettings,
     "MongoDB": MongoSettings,
     "Redis": RedisSettings,
     "Cassandra": CassandraSettings,

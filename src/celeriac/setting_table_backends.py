@@ -13,8 +13,8 @@ from celeriac.setting_table_base import setting
 
 __all__ = [
     "ArangoSettings", "AzureSettings", "CacheSettings", "CassandraSettings", "CosmosSettings", "CouchbaseSettings",
-    "DatabaseSettings", "DynamoSettings", "ElasticsearchSettings", "GoogleSettings", "MongoSettings", "RedisSettings",
-    "S3Settings",
+    "DatabaseSettings", "DjangoSettings", "DynamoSettings", "ElasticsearchSettings", "GoogleSettings", "MongoSettings",
+    "RedisSettings", "S3Settings",
 ]  # fmt: skip
 
 _IN_URL = "result_backend"
@@ -56,6 +56,17 @@ class CacheSettings:
     )
     cache_backend_options: dict[str, Any] = setting(
         {}, "Options of the memcached client.", old="CELERY_CACHE_BACKEND_OPTIONS"
+    )
+
+
+class DjangoSettings:
+    """Django projects."""
+
+    db_reuse_max: int | None = setting(
+        None,
+        "Tasks of a thread after which its database connections are closed if they are old; None and 0 are after each.",
+        low=0,
+        old="CELERY_DB_REUSE_MAX",
     )
 
 

@@ -60,7 +60,6 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.bin.upgrade": "upgrade settings",
         "celery.bin.worker": "detach Autoscale Hostname WorkersPool",
     },
-    "Django": {"celery.fixups": ""},
     "a debugger in tasks": {
         "celery.contrib.rdb": "CELERY_RDB_HOST CELERY_RDB_PORT DEFAULT_PORT Rdb debugger set_trace"
     },

@@ -142,6 +142,10 @@ NAMES: dict[str, dict[str, str]] = {
         TestWorkController="celeriac.testing.worker:EmbeddedWorker",
     ),
     "celery.exceptions": rows(_ERRORS, CeleryCommandException="celeriac.cli.problems:Failure"),
+    "celery.fixups": {},
+    "celery.fixups.django": rows(
+        same("celeriac.contrib.django", "fixup"), same("celeriac.contrib.django.project", "DjangoFixup")
+    ),
     "celery.loaders": same("celeriac.loader", "get_loader_cls"),
     "celery.loaders.app": same("celeriac.loader", AppLoader="Loader"),
     "celery.loaders.base": same("celeriac.loader", BaseLoader="Loader"),

@@ -178,6 +178,7 @@ def _refuse_loader(ctx: click.Context, parameter: click.Parameter, value: str | 
 @click.option("--workdir", type=click.Path(exists=True, file_okay=False), help="Change to this directory first.")
 @click.option("-C", "--no-color", is_flag=True, envvar=_names("NO_COLOR"), help="No colours.")
 @click.option("-q", "--quiet", is_flag=True, help="Say less.")
+@click.option("--skip-checks", is_flag=True, envvar=_names("SKIP_CHECKS"), help="No system checks of Django.")
 @click.version_option(__version__, message="celeriac %(version)s")
 @click.pass_context
 def celeriac(
@@ -189,6 +190,7 @@ def celeriac(
     workdir: str | None,
     no_color: bool,
     quiet: bool,
+    skip_checks: bool,
 ) -> None:
     """A distributed task queue that keeps what it accepted.
 
@@ -204,6 +206,8 @@ def celeriac(
         os.environ["NO_COLOR"] = "1"
     if config:
         os.environ["CELERIAC_CONFIG_MODULE"] = config  # where the app looks, in this process and its children
+    if skip_checks:
+        os.environ["CELERY_SKIP_CHECKS"] = "1"
     urls = {"broker_url": broker, "result_backend": result_backend}
     ctx.obj = CommandContext(
         app_name=app_name,

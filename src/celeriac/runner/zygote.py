@@ -156,6 +156,7 @@ def _read_options(sock: socket.socket) -> ZygoteOptions:
 def _import(options: ZygoteOptions) -> tuple[Celeriac | None, Hello]:
     try:
         app = load_app(options)
+        app.tell_fixups("before_fork")  # before threads are counted: a pool of connections has some
         return app, hello_of(app)
     except AppNotFound as exc:
         return None, Hello(error=str(exc), is_missing=True)

@@ -1,6 +1,4 @@
-"""A base class of tasks for Django projects: sent once the database transaction has committed.
-
-    app = Celeriac("shop", task_cls="celeriac.contrib.django.task:DjangoTask")
+"""The base class of tasks in Django projects: they can be sent once the database transaction has committed.
 
     with transaction.atomic():
         order.save()
