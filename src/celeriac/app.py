@@ -82,6 +82,10 @@ class Celeriac(AppConnections, AppParts):
 
     #: Defaults of apps of this class, where they are not those of the table of settings.
     default_settings: ClassVar[Mapping[str, Any]] = {}
+    #: URL of the result store of apps of this class, where the constructor names none.
+    backend_cls: str | None = None
+    #: Class of the registry of tasks, or its path.
+    registry_cls: type[TaskRegistry] | str = TaskRegistry
     #: Base class of tasks, or its path.
     task_cls: type[BaseTask[..., Any]] | str = BaseTask
 
@@ -117,14 +121,15 @@ class Celeriac(AppConnections, AppParts):
         self._changes: dict[str, Any] = {**(changes or {}), **settings}
         if broker is not None:
             self._changes["broker_url"] = broker
-        if backend is not None:
-            self._changes["result_backend"] = backend
+        if backend is not None or self.backend_cls is not None:
+            self._changes["result_backend"] = self.backend_cls if backend is None else backend
         if include is not None:
             self._changes["include"] = [include] if isinstance(include, str) else list(include)
         self._config: tuple[Any, str | None, bool] = (config_source, namespace, config_source_silent)
         self._defaults: list[Any] = []
         self.task_cls = task_cls or self.task_cls
-        self._tasks = tasks if isinstance(tasks, TaskRegistry) else TaskRegistry(tasks or {})
+        self._tasks = tasks if isinstance(tasks, TaskRegistry) else self._registry_class(tasks or {})
+        self.take_classes(amqp=amqp, control=control, loader=loader, log=log)
         self._discoveries: list[Callable[[], None]] = []
         self._plain_fields: dict[str, dict[str, Any]] = {}
         #: What is the same in all calls of a task without options, by its name. `sending.prepare` keeps it.
@@ -233,6 +238,11 @@ class Celeriac(AppConnections, AppParts):
         return datetime.now(self.timezone)
 
     # tasks
+
+    @property
+    def _registry_class(self) -> type[TaskRegistry]:
+        given = self.registry_cls
+        return import_object(given, "registry_cls") if isinstance(given, str) else given
 
     @property
     def tasks(self) -> TaskRegistry:
@@ -523,8 +533,5 @@ class Celeriac(AppConnections, AppParts):
         return f"<{type(self).__name__} {self.main or '__main__'} at {hex(id(self))}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _app_again, (type(self), self.main, self._changes)
-
-
-def _app_again(cls: type[Celeriac], main: str | None, changes: dict[str, Any]) -> Celeriac:
-    return cls(main, changes=changes, set_as_current=False)
+        reduce: tuple[Any, ...] = import_object("celeriac.app_pickling:reduced", "pickle")(self)
+        return reduce

@@ -50,6 +50,12 @@ class AppConnections:
     on_after_fork: Signal
     _lock: threading.RLock
     _plain_fields: dict[str, dict[str, Any]]
+    #: Queues that were added beside those of the settings, by name.
+    _added_queues: dict[str, Queue] = {}
+    #: The table of queues as `app.amqp.queues` gives it, once somebody has asked for it.
+    queue_table: dict[str, Queue] | None = None
+    #: Names of the queues that workers consume; None for all.
+    selected_queues: list[str] | None = None
 
     if TYPE_CHECKING:
 
@@ -72,7 +78,8 @@ class AppConnections:
         queues = {default.name: default}
         if conf.task_queues:
             queues = import_object("celeriac.queue_forms:queues_from_setting", "task_queues")(conf.task_queues, default)
-        return Router(
+        queues = {**queues, **self._added_queues}
+        router = Router(
             queues,
             conf.task_routes,
             queues.get(default.name, default),
@@ -80,15 +87,36 @@ class AppConnections:
             defaults=queue_defaults(conf),
             on_created=self._queue_created,
         )
+        if self.queue_table is not None:  # whoever holds it sees the queues of the new router
+            self.queue_table.clear()
+            self.queue_table.update(router.queues)
+            router.queues = self.queue_table
+        return router
 
     def _queue_created(self, queue: Queue) -> None:
         if queue.is_special:
             self.undeclared = [*self.undeclared, queue]
 
+    def add_queue(self, queue: Queue) -> None:
+        """Know one more queue, until the app ends."""
+        self._added_queues = {**self._added_queues, queue.name: queue}
+        self.router.add(queue)
+        self.plain_calls.clear()
+
     def select_queues(self, queues: Sequence[str] | None = None) -> None:
-        """Consume only these queues."""
-        names = queues or ()
-        self.router.queues = {name: self.router.queue(name) for name in names}
+        """Have workers consume only these queues, whatever others the app knows; without any, all of them."""
+        self.selected_queues = [self.router.queue(name).name for name in queues] if queues else None
+
+    @property
+    def consumed_queues(self) -> dict[str, Queue]:
+        """The queues that workers consume."""
+        known = self.router.queues
+        return known if self.selected_queues is None else {n: self.router.queue(n) for n in self.selected_queues}
+
+    def forget_routes(self) -> None:
+        """Read the routes again when they are needed."""
+        self._forget("router")
+        self.plain_calls.clear()
 
     # connections
 

@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from celeriac.config import from_cmdline
 from celeriac.loading import import_object
+from celeriac.safe_repr import MAX_LENGTH
 
 if TYPE_CHECKING:
+    from celeriac.amqp import AMQP
+    from celeriac.app_pickling import AppPickler
     from celeriac.config import Settings
     from celeriac.control import Control
     from celeriac.loader import Loader
     from celeriac.log_names import Logging
 
 __all__ = ["AppParts"]
+
+_AMQP = "celeriac.amqp:AMQP"
 
 
 class AppParts:
@@ -39,6 +44,7 @@ class AppParts:
     _fixups: Sequence[Any] = ()
 
     if TYPE_CHECKING:
+        plain_calls: dict[Any, Any]
 
         @cached_property
         def conf(self) -> Settings:
@@ -57,23 +63,71 @@ class AppParts:
         """Call this method of each fixup that has it; returns what they gave."""
         return [getattr(fixup, method)() for fixup in self._fixups if hasattr(fixup, method)]
 
+    # Classes of what is made below, or their paths: a subclass may name its own, or the constructor.
+
+    amqp_cls: Any = _AMQP
+    control_cls: Any = "celeriac.control:Control"
+    loader_cls: Any = "celeriac.loader:Loader"
+    log_cls: Any = "celeriac.log_names:Logging"
+
+    def take_classes(self, **given: Any) -> None:
+        """Use these classes, where they are not None: `amqp`, `control`, `loader`, `log`."""
+        vars(self).update({f"{name}_cls": cls for name, cls in given.items() if cls is not None})
+
+    def _make(self, name: str) -> Any:
+        given = getattr(self, f"{name}_cls")
+        return (import_object(given, f"app.{name}_cls") if isinstance(given, str) else given)(self)
+
+    @cached_property
+    def amqp(self) -> AMQP:
+        """Queues, routes and messages under Celery's names; see `celeriac.amqp.AMQP`."""
+        made: AMQP = self._make("amqp")
+        return made
+
     @cached_property
     def control(self) -> Control:
         """Remote control of workers; see `celeriac.control.Control`."""
-        made: Control = import_object("celeriac.control:Control", "app.control")(self)
+        made: Control = self._make("control")
         return made
 
     @cached_property
     def log(self) -> Logging:
         """Sets up the logging of a program that is no worker; see `celeriac.log_names.Logging`."""
-        made: Logging = import_object("celeriac.log_names:Logging", "app.log")(self)
+        made: Logging = self._make("log")
         return made
 
     @cached_property
     def loader(self) -> Loader:
         """Imports the modules of tasks: `app.loader.import_default_modules()`; see `celeriac.loader.Loader`."""
-        made: Loader = import_object("celeriac.loader:Loader", "app.loader")(self)
+        if self.loader_cls in ("app", "default"):
+            self.loader_cls = AppParts.loader_cls
+        made: Loader = self._make("loader")
         return made
+
+    @cached_property
+    def Pickler(self) -> type[AppPickler]:  # noqa: N802 -- Celery's documented name
+        """Class of what pickles this app; see `celeriac.app_pickling.AppPickler`."""
+        made: type[AppPickler] = import_object("celeriac.app_pickling:AppPickler", "app.Pickler")
+        return made
+
+    @property
+    def annotations(self) -> list[Any]:
+        """The setting `task_annotations` as a list: what is applied to each task in turn."""
+        given = self.conf.task_annotations
+        return list(given) if isinstance(given, (list, tuple)) else [given] if given else []
+
+    @cached_property
+    def repr_sizes(self) -> tuple[int, int] | None:
+        """Longest texts of arguments and of keyword arguments in headers; None for the usual ones. `app.amqp` sets them."""
+        if self.amqp_cls == _AMQP:
+            return None
+        sizes = self.amqp.argsrepr_maxsize, self.amqp.kwargsrepr_maxsize
+        return None if sizes == (MAX_LENGTH, MAX_LENGTH) else sizes
+
+    def set_repr_sizes(self, args: int, kwargs: int) -> None:
+        """Change them."""
+        self.__dict__["repr_sizes"] = (args, kwargs)
+        self.plain_calls.clear()
 
     @cached_property
     def user_options(self) -> dict[str, set[Any]]:

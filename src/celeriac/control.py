@@ -247,6 +247,6 @@ class Control:
 
     def purge(self, connection: Any = None) -> int:
         """Delete the messages that wait in the app's queues; returns how many."""
-        return sum(self.app.transport.purge(name) for name in self.app.router.queues)
+        return sum(self.app.transport.purge(name) for name in self.app.consumed_queues)
 
     discard_all = purge

@@ -64,11 +64,11 @@ class Router:
         defaults: QueueDefaults = QueueDefaults(),  # noqa: B008 -- it is frozen
         on_created: Callable[[Queue], None] | None = None,
     ) -> None:
-        self.queues = {name: defaults.complete(queue) for name, queue in queues.items()}
+        self.queues: dict[str, Queue] = {name: defaults.complete(queue) for name, queue in queues.items()}
         self._aliases = {queue.alias: queue.name for queue in self.queues.values() if queue.alias}
         self.default = defaults.complete(default)
         self.create_missing = create_missing
-        self._defaults = defaults
+        self.defaults = defaults
         self._on_created = on_created
         self._lookups = [_lookup(entry) for entry in _entries(routes)]
         #: Whether calls without options always go the same way.
@@ -89,7 +89,7 @@ class Router:
             cached = self._plain.get(name)
             if cached is not None:
                 return cached
-        found = self._look_up(name, args, kwargs, options, task) if self._lookups else {}
+        found = self.look_up(name, args, kwargs, options, task) if self._lookups else {}
         attributes = {key: getattr(task, key, None) for key in _PLACES} if task is not None else {}
         place: dict[str, Any] = {}
         for source in (found, attributes, options):
@@ -99,11 +99,17 @@ class Router:
             self._plain[name] = route
         return route
 
+    @property
+    def routes(self) -> tuple[Callable[..., Any], ...]:
+        """What is asked in turn: functions of (name, args, kwargs, options, task)."""
+        return tuple(fun for _is_dynamic, fun in self._lookups)
+
     def place(self, options: Mapping[str, Any]) -> Route:
         """Where `queue`, or `exchange` and `routing_key`, lead by themselves. Raises as `route` does."""
         return self._resolve(options, {})
 
-    def _look_up(self, name: str, args: Any, kwargs: Any, options: Any, task: Any) -> Mapping[str, Any]:
+    def look_up(self, name: str, args: Any, kwargs: Any, options: Any, task: Any) -> Mapping[str, Any]:
+        """What `task_routes` says of a call; empty if nothing."""
         for _is_dynamic, fun in self._lookups:
             found = fun(name, args, kwargs, options, task)
             if isinstance(found, (str, Queue)) or hasattr(found, "routing_key"):
@@ -184,7 +190,7 @@ class Router:
                     f"Queue {name!r} is not in task_queues ({', '.join(sorted(self.queues)) or 'empty'})."
                     + near_match(name, self.queues)
                 )
-            found = self._add(self._defaults.missing(name))
+            found = self._add(self.defaults.missing(name))
         return found
 
     def to_declare(self) -> list[Queue]:
@@ -206,7 +212,17 @@ class Router:
             )
         queue = queue if isinstance(queue, Queue) else _form("as_queue")(queue)
         found = self.queues.get(queue.name)
-        return self._add(self._defaults.complete(queue)) if found is None else found
+        return self._add(self.defaults.complete(queue)) if found is None else found
+
+    def add(self, queue: Queue) -> None:
+        """Know one more queue, or another one under this name."""
+        queue = self.defaults.complete(queue)
+        if queue.alias:
+            self._aliases[queue.alias] = queue.name
+        if queue.name == self.default.name:
+            self.default = queue
+        self._plain.clear()
+        self._add(queue)
 
     def _add(self, queue: Queue) -> Queue:
         self.queues[queue.name] = queue

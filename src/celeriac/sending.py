@@ -25,7 +25,7 @@ from celeriac.message import Message
 from celeriac.middleware import send_through
 from celeriac.options import COPIED, KNOWN, LIMITS, check_limits, check_options, signatures_of, task_id_of
 from celeriac.result import AsyncResult
-from celeriac.safe_repr import MAX_LEVELS, saferepr
+from celeriac.safe_repr import MAX_LENGTH, MAX_LEVELS, saferepr
 from celeriac.task import FromSetting
 from celeriac.timing import SYSTEM_CLOCK, call_end
 from celeriac.wire.messages import CallForm, TaskCall
@@ -151,7 +151,7 @@ def _is_form_of_all(app: Celeriac, form: CallForm, task: Any) -> bool:
     own_way = task is not None and (
         task.pydantic or task.has_shadow_name or task.unique or task.concurrency_key or task.secrets
     )
-    is_usual = app.conf.task_repr_maxlevels == MAX_LEVELS
+    is_usual = app.conf.task_repr_maxlevels == MAX_LEVELS and app.repr_sizes is None
     return form.is_lasting and app.router.is_static and is_usual and not own_way
 
 
@@ -188,11 +188,12 @@ def _call(
     if task is not None and task.secrets:
         hidden = import_object("celeriac.hiding:texts_of", "Secret")(task.secrets, args or (), kwargs or {})
         fields = {**fields, **{name: fields.get(name) or text for name, text in hidden.items()}}
-    if app.conf.task_repr_maxlevels != MAX_LEVELS:
-        levels = app.conf.task_repr_maxlevels
+    levels, sizes = app.conf.task_repr_maxlevels, app.repr_sizes
+    if levels != MAX_LEVELS or sizes is not None:
+        longest, longest_named = sizes or (MAX_LENGTH, MAX_LENGTH)
         texts = {
-            "argsrepr": saferepr(args or (), maxlevels=levels),
-            "kwargsrepr": saferepr(kwargs or {}, maxlevels=levels),
+            "argsrepr": saferepr(args or (), longest, levels),
+            "kwargsrepr": saferepr(kwargs or {}, longest_named, levels),
         }
         fields = {**fields, **{each: fields.get(each) or text for each, text in texts.items()}}
     limits = options.get("limits")  # a retry keeps those of the first attempt

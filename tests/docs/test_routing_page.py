@@ -18,7 +18,7 @@ def test_its_programs_run() -> None:
     first, *programs = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
     exec(first, names)
-    assert len(programs) == 4
+    assert len(programs) == 5
     with names["app"] as app, start_worker(app):
         for program in programs:
             exec(program, names)

@@ -12,7 +12,7 @@ INNER_NAMES: dict[str, dict[str, str]] = {
         same("celeriac.as_celery.stand_ins", "get_current_worker_task"),
         same("celeriac.current", "get_current_app set_default_app"),
     ),
-    "celery.app.routes": same("celeriac.router", "Router"),
+    "celery.app.routes": same("celeriac.amqp", "Router"),
     "celery.backends": {},
     "celery.security.certificate": same("celeriac.security.certificate", "CertStore Certificate FSCertStore"),
     "celery.security.key": same("celeriac.security.key", "PrivateKey"),

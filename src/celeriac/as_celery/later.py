@@ -66,8 +66,7 @@ WAITING: dict[str, dict[str, str]] = {
     "documentation of tasks by Sphinx": {
         "celery.contrib.sphinx": "TaskDocumenter TaskDirective autodoc_skip_member_handler setup"
     },
-    "app.amqp, and consumers of one's own": {
-        "celery.app.amqp": "AMQP Queues task_message",
+    "kombu's inner parts": {
         "kombu.asynchronous": "Hub",
         "kombu.common": "QoS",
         "kombu.pidbox": "Mailbox",
@@ -76,7 +75,6 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.contrib.testing.manager": "Manager ManagerMixin Sentinel",
     },
     "objects that celeriac has no counterpart of": {
-        "celery.app": "AppPickler",
         "celery.app.base": "PendingConfiguration",
         "celery.utils.graph": "DOT",
     },

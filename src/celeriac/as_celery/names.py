@@ -64,6 +64,7 @@ NAMES: dict[str, dict[str, str]] = {
         uuid="celeriac.sending:new_id",
     ),
     "celery.app": rows(
+        same("celeriac.app_pickling", "AppPickler"),
         same("celeriac.as_celery.app", "Celery"),
         same("celeriac.as_celery.stand_ins", "default_app"),
         same("celeriac", "bugreport"),
@@ -71,6 +72,7 @@ NAMES: dict[str, dict[str, str]] = {
         same("celeriac.current", "app_or_default disable_trace enable_trace"),
         same("celeriac.shared", "shared_task"),
     ),
+    "celery.app.amqp": same("celeriac.amqp", "AMQP Queues task_message"),
     "celery.app.autoretry": same("celeriac.retrying", "add_autoretry_behaviour"),
     "celery.app.backends": same("celeriac.results.names", "by_name by_url"),
     "celery.app.base": rows(same("celeriac.as_celery.app", "Celery"), same("celeriac.modeling", "pydantic_wrapper")),
@@ -95,6 +97,7 @@ NAMES: dict[str, dict[str, str]] = {
         "LOG_FAILURE LOG_IGNORED LOG_INTERNAL_ERROR LOG_RECEIVED LOG_REJECTED LOG_RETRY LOG_SUCCESS",
     ),
     "celery.app.utils": rows(
+        same("celeriac.app_pickling", "AppPickler"),
         same("celeriac.bug_report", "appstr", bugreport="bug_report"),
         same("celeriac.config", "Settings"),
         same("celeriac.config_mask", filter_hidden_settings="censor", sanitize_url="mask_url"),

@@ -111,7 +111,7 @@ def hello_of(app: Celeriac) -> Hello:
         conf=conf,
         not_plain=list(not_plain),
         tasks={name: facts_of(task) for name, task in app.tasks.items()},
-        queues=list(app.router.queues.values()),
+        queues=list(app.consumed_queues.values()),
         default_queue=app.router.default.name,
         threads=threading.active_count() - 1,
         listens=_is_needed(app),

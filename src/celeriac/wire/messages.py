@@ -189,6 +189,14 @@ class CallForm:
             properties=call.properties,
         )
 
+    def opened(
+        self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], group_index: int | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The headers of one such call, and the body of protocol 1; in protocol 2 all but the arguments is in headers."""
+        if self._protocol == 1:
+            return self._protocol1(task_id, args, kwargs, group_index)
+        return self._protocol2(task_id, args, kwargs, group_index), {}
+
     def _protocol2(
         self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], group_index: int | None
     ) -> dict[str, Any]:
