@@ -60,9 +60,6 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.bin.upgrade": "upgrade settings",
         "celery.bin.worker": "detach Autoscale Hostname WorkersPool",
     },
-    "a debugger in tasks": {
-        "celery.contrib.rdb": "CELERY_RDB_HOST CELERY_RDB_PORT DEFAULT_PORT Rdb debugger set_trace"
-    },
     "documentation of tasks by Sphinx": {
         "celery.contrib.sphinx": "TaskDocumenter TaskDirective autodoc_skip_member_handler setup"
     },

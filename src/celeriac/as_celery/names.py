@@ -131,6 +131,9 @@ NAMES: dict[str, dict[str, str]] = {
         "move_task_by_id republish start_filter task_id_eq task_id_in",
     ),
     "celery.contrib.pytest": _FIXTURES,
+    "celery.contrib.rdb": same(
+        "celeriac.contrib.rdb", "CELERY_RDB_HOST CELERY_RDB_PORT DEFAULT_PORT Rdb debugger set_trace"
+    ),
     "celery.contrib.testing": {},
     "celery.contrib.testing.app": rows(
         same("celeriac.contrib.testing.app", "TestApp Trap set_trap setup_default_app"),

@@ -27,6 +27,7 @@ from celeriac.errors import CeleriacError, ImproperlyConfigured
 from celeriac.log import log_level, setup_worker_logging
 from celeriac.log_setup import log_as_configured
 from celeriac.runner.protocol import Hello, ZygoteOptions
+from celeriac.runner.runner import debug_on_signal
 from celeriac.runner.zygote import load_app
 from celeriac.worker.lifecycle import run_worker
 from celeriac.worker.nursery import AppImportError, ZygoteNursery
@@ -204,6 +205,7 @@ class _Start:
             setup_worker_logging(options.loglevel, options.logfile, colour=options.colour)
         except OSError as exc:
             raise Failure(f"log file {options.logfile!r} can't be written: {exc.strerror}.") from exc
+        debug_on_signal()
         try:
             if options.pool == "solo" or self.named.name is None:
                 return self._run_solo()

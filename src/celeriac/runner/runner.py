@@ -1,7 +1,7 @@
 """A runner process: what every kind of runner does before its loop, whether forked or started by exec.
 
-It ignores the signals that are meant for the supervisor, dumps its stacks on SIGUSR1, and dies at once with its
-supervisor: the supervisor alone holds the other end of the `lifeline`, and the kernel kills us when that closes.
+It ignores the signals that are meant for the supervisor, dumps its stacks on SIGUSR1, opens a debugger on SIGUSR2 if told to,
+and dies at once with its supervisor: that alone holds the other end of the `lifeline`, and the kernel kills us when it closes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from celeriac.runner.protocol import Cells, Kind, RunnerOptions
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["run_runner"]
+__all__ = ["debug_on_signal", "run_runner"]
 
 #: pool → its runner, imported when it is the one
 RUNNERS = {
@@ -73,8 +73,15 @@ def _prepare_process(lifeline_fd: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    debug_on_signal()
     random.seed()
     die_with(lifeline_fd)
+
+
+def debug_on_signal() -> None:
+    """Where CELERY_RDBSIG is set, SIGUSR2 opens a debugger in this process; called by each process of a worker."""
+    if os.environ.get("CELERY_RDBSIG"):
+        import_object("celeriac.contrib.rdb:handle_signals", "CELERY_RDBSIG")()
 
 
 def die_with(lifeline_fd: int) -> None:

@@ -40,7 +40,7 @@ from celeriac.runner.protocol import (
     decode_frame,
     encode_frame,
 )
-from celeriac.runner.runner import run_runner
+from celeriac.runner.runner import debug_on_signal, run_runner
 from celeriac.task import Task
 from celeriac.task_limits import limits_of
 
@@ -132,6 +132,7 @@ def main(argv: list[str]) -> None:
 def _serve(sock: socket.socket) -> None:
     options = _read_options(sock)
     setup_worker_logging(options.loglevel, options.logfile, colour=options.colour)
+    debug_on_signal()
     app, hello = _import(options)
     sock.sendall(encode_frame(Kind.HELLO, hello))
     if app is not None:
