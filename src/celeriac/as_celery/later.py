@@ -60,9 +60,6 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.bin.upgrade": "upgrade settings",
         "celery.bin.worker": "detach Autoscale Hostname WorkersPool",
     },
-    "documentation of tasks by Sphinx": {
-        "celery.contrib.sphinx": "TaskDocumenter TaskDirective autodoc_skip_member_handler setup"
-    },
     "kombu's inner parts": {
         "kombu.asynchronous": "Hub",
         "kombu.common": "QoS",

@@ -134,6 +134,9 @@ NAMES: dict[str, dict[str, str]] = {
     "celery.contrib.rdb": same(
         "celeriac.contrib.rdb", "CELERY_RDB_HOST CELERY_RDB_PORT DEFAULT_PORT Rdb debugger set_trace"
     ),
+    "celery.contrib.sphinx": same(
+        "celeriac.contrib.sphinx", "TaskDirective TaskDocumenter autodoc_skip_member_handler setup"
+    ),
     "celery.contrib.testing": {},
     "celery.contrib.testing.app": rows(
         same("celeriac.contrib.testing.app", "TestApp Trap set_trap setup_default_app"),
