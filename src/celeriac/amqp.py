@@ -15,6 +15,7 @@ from celeriac import codec
 from celeriac import compression as compressions
 from celeriac import consumer as consumers
 from celeriac.errors import MessageTooLarge
+from celeriac.hiding import texts_of
 from celeriac.message import Message
 from celeriac.middleware import send_through
 from celeriac.queue_table import AppQueues
@@ -266,6 +267,7 @@ class AMQP:
             TypeError: `args` is not a list or tuple, or `kwargs` no mapping.
             ValueError: `countdown`, `eta` or `expires` is no moment.
         """
+        texts = self._texts(name, args, kwargs)
         call = TaskCall(
             task=name, id=task_id, args=_checked(args), kwargs=_checked_names(kwargs), countdown=countdown, eta=eta,
             expires=expires, retries=retries, time_limit=time_limit, soft_time_limit=soft_time_limit,
@@ -273,8 +275,8 @@ class AMQP:
             root_id=root_id, parent_id=parent_id, shadow=shadow, reply_to=reply_to, origin=origin or self.app.origin,
             ignore_result=ignore_result, replaced_task_nesting=replaced_task_nesting, stamped_headers=stamped_headers,
             stamps={stamp: options[stamp] for stamp in stamped_headers or () if stamp in options},
-            argsrepr=saferepr(args or (), self.argsrepr_maxsize) if argsrepr is None else argsrepr,
-            kwargsrepr=saferepr(kwargs or {}, self.kwargsrepr_maxsize) if kwargsrepr is None else kwargsrepr,
+            argsrepr=texts["argsrepr"] if argsrepr is None else argsrepr,
+            kwargsrepr=texts["kwargsrepr"] if kwargsrepr is None else kwargsrepr,
         )  # fmt: skip
         headers, _ = self._opened(call, 2, now, timezone)
         event = _event(call, headers) if create_sent_event else None
@@ -297,12 +299,19 @@ class AMQP:
             task=name, id=task_id, args=_checked(args), kwargs=_checked_names(kwargs), countdown=countdown, eta=eta,
             expires=expires, retries=retries, time_limit=time_limit, soft_time_limit=soft_time_limit,
             callbacks=callbacks, errbacks=errbacks, chord=chord, group_id=group_id, group_index=group_index,
-            argsrepr=saferepr(args or (), self.argsrepr_maxsize),
-            kwargsrepr=saferepr(kwargs or {}, self.kwargsrepr_maxsize),
+            **self._texts(name, args, kwargs),
         )  # fmt: skip
         _, body = self._opened(call, 1, now, timezone)
         event = _event(call, body) if create_sent_event else None
         return task_message({}, {"correlation_id": task_id, "reply_to": reply_to or ""}, body, event)
+
+    def _texts(self, name: str, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Texts of arguments; those that are secret are hidden, if the app has the task."""
+        task = self.app.registered(name)
+        if task is not None and task.secrets:
+            return {**texts_of(task.secrets, args or (), kwargs or {})}
+        longest, longest_named = self.argsrepr_maxsize, self.kwargsrepr_maxsize
+        return {"argsrepr": saferepr(args or (), longest), "kwargsrepr": saferepr(kwargs or {}, longest_named)}
 
     def _opened(
         self, call: TaskCall, protocol: int, now: datetime | None, timezone: tzinfo | None

@@ -129,7 +129,6 @@ class Celeriac(AppConnections, AppParts):
         self._defaults: list[Any] = []
         self.task_cls = task_cls or self.task_cls
         self._tasks = tasks if isinstance(tasks, TaskRegistry) else self._registry_class(tasks or {})
-        self.take_classes(amqp=amqp, control=control, loader=loader, log=log)
         self._discoveries: list[Callable[[], None]] = []
         self._plain_fields: dict[str, dict[str, Any]] = {}
         #: What is the same in all calls of a task without options, by its name. `sending.prepare` keeps it.
@@ -139,6 +138,7 @@ class Celeriac(AppConnections, AppParts):
         self.on_after_configure = Signal({"source"}, name="app.on_after_configure")
         self.on_after_finalize = Signal(name="app.on_after_finalize")
         self.on_after_fork = Signal(name="app.on_after_fork")
+        self.take_classes(amqp=amqp, control=control, loader=loader, log=log)
         self.undeclared: list[Queue] = []
         self.origin = new_origin()
         current.register_app(self)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from celeriac.app_pickling import AppPickler
     from celeriac.config import Settings
     from celeriac.control import Control
+    from celeriac.hooks import Signal
     from celeriac.loader import Loader
     from celeriac.log_names import Logging
 
@@ -45,6 +46,7 @@ class AppParts:
 
     if TYPE_CHECKING:
         plain_calls: dict[Any, Any]
+        on_after_finalize: Signal
 
         @cached_property
         def conf(self) -> Settings:
@@ -73,6 +75,10 @@ class AppParts:
     def take_classes(self, **given: Any) -> None:
         """Use these classes, where they are not None: `amqp`, `control`, `loader`, `log`."""
         vars(self).update({f"{name}_cls": cls for name, cls in given.items() if cls is not None})
+        if self.loader_cls not in ("app", "default", AppParts.loader_cls):
+            self.on_after_finalize.connect(
+                lambda **_: import_object("celeriac.loader:listen", "app.loader_cls")(self), weak=False
+            )
 
     def _make(self, name: str) -> Any:
         given = getattr(self, f"{name}_cls")

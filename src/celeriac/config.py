@@ -10,11 +10,12 @@ every value is of its setting's type and in its range, checked when it is set, s
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import quote
 
 from celeriac.config_mask import censor, mask_url
@@ -59,6 +60,8 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         self._added: dict[str, Any] = {}
         self._configured: dict[str, Any] = {}
         self._on_change: Callable[[], None] | None = None
+        self._observers: list[Callable[..., Any]] = []
+        self._renamed: dict[str, str] = {}
         self.update(values or {})
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -163,6 +166,7 @@ class Settings(SettingTable, MutableMapping[str, Any]):
             if name not in self and self._is_strict({}):
                 raise AttributeError(f"there is no setting {name!r}.{meant(name)}", name=name, obj=self)
             self._set({name: value})
+            self._tell({name: value})
 
         def __delattr__(self, name: str) -> None:
             del self[name]
@@ -171,6 +175,7 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         if key not in self and self._is_strict({}):
             raise KeyError(f"there is no setting {key!r}.{meant(str(key))}")
         self._set({key: value})
+        self._tell({key: value})
 
     def __delitem__(self, key: str) -> None:
         """Back to the default."""
@@ -201,6 +206,11 @@ class Settings(SettingTable, MutableMapping[str, Any]):
             self._configured = before
             self._resolve()
             raise
+        self._tell(*([changes] if changes else ()), **settings)
+
+    def _tell(self, *changes: Any, **settings: Any) -> None:
+        for callback in self._observers:
+            callback(*changes, **settings)
 
     def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         """Add values that rank below configured ones and above the table's, from a mapping or a function."""
@@ -236,6 +246,7 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         renamed = {name: OLD_NAMES[name] for name in changes if name in OLD_NAMES}
         if renamed:
             _warn_renamed(renamed, stacklevel=5)
+            self._renamed.update(renamed)
         changes = {OLD_NAMES.get(name, name): value for name, value in changes.items()}
         unknown = [name for name in changes if name not in TABLE and name not in self._configured]
         if unknown:
@@ -267,6 +278,68 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         self.__dict__.update(values)
         if self._on_change is not None:
             self._on_change()
+
+    # under Celery's names; nothing of ours uses them
+
+    #: Celery's function that changes keys; there is none.
+    key_t: ClassVar[None] = None
+
+    def bind_to(self, callback: Callable[..., Any]) -> None:
+        """Call this after each change, with what `update` was given, or with a dict of the setting that was assigned."""
+        self._observers.append(callback)
+
+    @property
+    def maps(self) -> list[dict[str, Any]]:
+        """What was set, what `add_defaults` added, the defaults: where a setting is looked for, in turn."""
+        return [self.changes, dict(self._added), self.defaults]
+
+    def finalize(self) -> Self:
+        """Check what must fit together.
+
+        Raises:
+            ImproperlyConfigured: Two settings exclude each other.
+        """
+        self.validate()
+        return self
+
+    def find_option(self, name: str, namespace: str = "") -> Any:
+        """A setting by its name, by its old name, or by the rest of its name in a namespace; see `celery.app.defaults.find`."""
+        return importlib.import_module("celeriac.setting_namespaces").find(name, namespace)
+
+    def find_value_for_key(self, name: str, namespace: str = "celery") -> Any:
+        """The value of what `find_option` finds: ("serializer", "task") is `task_serializer`."""
+        found = self.find_option(name, namespace)
+        return self.get_by_parts(found.namespace or "", found.key)
+
+    def maybe_warn_deprecated_settings(self) -> bool:
+        """Warn of old names that were used, once; returns whether there were any."""
+        found, self._renamed = self._renamed, {}
+        if found:
+            _warn_renamed(found, stacklevel=3)
+        return bool(found)
+
+    def swap_with(self, other: Any) -> None:
+        """Take the values of other settings, and forget one's own."""
+        self._added, self._configured = dict(other._added), dict(other.changes)
+        self._own_defaults = {}
+        self._resolve()
+
+    @classmethod
+    def fromkeys(cls, iterable: Iterable[str], *args: Any) -> Self:
+        """Settings that all have this value."""
+        return cls(dict.fromkeys(iterable, *args))
+
+    def iteritems(self) -> Iterator[tuple[str, Any]]:
+        """Names and values."""
+        return iter(self.items())
+
+    def iterkeys(self) -> Iterator[str]:
+        """Names."""
+        return (name for name, _ in self.items())
+
+    def itervalues(self) -> Iterator[Any]:
+        """Values."""
+        return (value for _, value in self.items())
 
     # between processes
 
@@ -327,6 +400,7 @@ def load(
     if strict is not None:
         values["strict_settings"] = strict
     settings = Settings(values)
+    settings._renamed.update({**found.renamed, **over.renamed})
     problems = [*found.problems, *over.problems]
     if problems:
         _report_unknown(problems, settings.strict_settings, stacklevel=3)

@@ -17,7 +17,7 @@ from celeriac.routing import is_copy
 from celeriac.safe_repr import saferepr
 from celeriac.wire.messages import TaskBody, timelimits
 
-__all__ = ["Context", "make_context", "pop_current_task", "push_current_task", "running"]
+__all__ = ["Context", "RequestStack", "make_context", "pop_current_task", "push_current_task", "running"]
 
 
 class Context:
@@ -86,6 +86,16 @@ class Context:
         """Set several attributes."""
         self.__dict__.update(fields)
 
+    def clear(self) -> None:
+        """Back to the defaults."""
+        self.__dict__.clear()
+
+    def as_execution_options(self) -> dict[str, Any]:
+        """The options with which a call would continue this execution in its place: ids, group, chain, links, limits."""
+        limits = {"soft_time_limit": self.soft_time_limit, "time_limit": self.time_limit}
+        named = {option: getattr(self, attribute) for option, attribute in _EXECUTION_OPTIONS.items()}
+        return {**named, **limits, "headers": self.headers or {}}
+
     @property
     def time_limit(self) -> float | None:
         """Hard limit in seconds."""
@@ -106,8 +116,52 @@ class Context:
         return f"<Context: {dict(self.__dict__, args=self.argsrepr, kwargs=self.kwargsrepr)!r}>"
 
 
+#: Options of calls, and the attributes of a context that they continue.
+_EXECUTION_OPTIONS = {
+    "task_id": "id", "root_id": "root_id", "parent_id": "parent_id", "group_id": "group", "group_index": "group_index",
+    "shadow": "shadow", "chord": "chord", "chain": "chain", "link": "callbacks", "link_error": "errbacks",
+    "expires": "expires", "retries": "retries", "reply_to": "reply_to",
+    "replaced_task_nesting": "replaced_task_nesting", "origin": "origin",
+}  # fmt: skip
+
+
 #: The innermost running execution of this thread, coroutine or greenlet.
 running: ContextVar[Context | None] = ContextVar("celeriac_running", default=None)
+
+
+#: What was pushed here by hand, and what ran before each.
+_requests: ContextVar[tuple[tuple[Context, Context | None], ...]] = ContextVar("celeriac_requests", default=())
+
+
+class RequestStack:
+    """The requests that were pushed in this thread or coroutine: `task.request_stack`."""
+
+    def push(self, request: Context) -> None:
+        """Let this be the present request until `pop`."""
+        _requests.set((*_requests.get(), (request, running.get())))
+        running.set(request)
+
+    def pop(self) -> Context | None:
+        """Undo the last `push`; returns its request, or None if there is none left."""
+        if not _requests.get():
+            return None
+        *rest, (request, before) = _requests.get()
+        _requests.set(tuple(rest))
+        running.set(before)
+        return request
+
+    @property
+    def top(self) -> Context | None:
+        """The request of what runs here, pushed or not."""
+        return running.get()
+
+    @property
+    def stack(self) -> list[Context]:
+        """What was pushed, the last one last."""
+        return [request for request, _ in _requests.get()]
+
+    def __len__(self) -> int:
+        return len(_requests.get())
 
 
 #: The tasks that `push_current_task` has put aside here, and what ran before each.

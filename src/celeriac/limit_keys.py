@@ -18,7 +18,7 @@ from celeriac.safe_repr import saferepr
 from celeriac.task_limits import Mark, check_option
 from celeriac.timing import SYSTEM_CLOCK
 
-__all__ = ["bound_arguments", "mark_for"]
+__all__ = ["bound_arguments", "mark_for", "short"]
 
 #: Longest key that is kept as it is; a longer one becomes a digest.
 LONGEST = 150
@@ -35,13 +35,13 @@ def mark_for(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, is_na
     ends_at = 0.0
     if task.concurrency_key is not None:
         check_option(task.name, "concurrency_key", task.concurrency_key)
-        key = _short(_formatted(task, "concurrency_key", args, kwargs))
+        key = short(_formatted(task, "concurrency_key", args, kwargs))
     if task.unique:
         for option in ("unique", "unique_key", "on_conflict"):
             check_option(task.name, option, getattr(task, option))
         has_key = task.unique_key is not None
         own = _formatted(task, "unique_key", args, kwargs) if has_key else _digest_of(task, args, kwargs)
-        unique = f"{task.name}:{_short(own)}"
+        unique = f"{task.name}:{short(own)}"
         if isinstance(task.unique, str):
             until = task.unique
         else:
@@ -112,7 +112,8 @@ def _ordered(value: Any) -> Any:
     return value
 
 
-def _short(key: str) -> str:
+def short(key: str) -> str:
+    """A key as it travels: a long one becomes a digest."""
     if len(key) <= LONGEST:
         return key
     return f"{key[: LONGEST - 40]}#{hashlib.sha256(key.encode()).hexdigest()[:32]}"

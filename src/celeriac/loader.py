@@ -1,8 +1,9 @@
 """What imports an app's modules and reads its configuration, under Celery's documented names: `app.loader`.
 
 celeriac has one way to do both, so there is one class. Programs that call it (to import the task modules without a
-worker, say) work; a subclass takes part with what it overrides of `import_module`, `import_task_module` and
-`read_configuration` only when it calls them itself. Hooks around tasks and workers are signals: see docs/hooks.md.
+worker, say) work; a subclass, named by `Celeriac(loader=…)` or `loader_cls`, is told of a worker's life by what it overrides of
+`on_worker_init` and the like, which signals call; what it overrides of `import_module`, `import_task_module` and
+`read_configuration` is used only when it calls them itself.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from celeriac import signals
 from celeriac.config import Settings, from_cmdline
+from celeriac.hooks import Signal
 from celeriac.loading import autodiscover, import_object
 from celeriac.objects import import_from_cwd
 
@@ -32,6 +35,8 @@ class Loader:
 
     builtin_modules: frozenset[str] = frozenset()
     override_backends: dict[str, str] = {}
+    #: Whether `init_worker` was called.
+    worker_initialized = False
 
     def __init__(self, app: Celeriac, **kwargs: Any) -> None:
         self.app = app
@@ -110,6 +115,57 @@ class Loader:
     def now(self, utc: bool = True) -> datetime:
         """The present moment, in UTC or in local time, without a zone."""
         return datetime.now(UTC).replace(tzinfo=None) if utc else datetime.now()
+
+    # the life of a worker: what a class of your own overrides is called in the process that the signal of that moment is in
+
+    def init_worker(self) -> None:
+        """A worker begins: import the modules, and tell `on_worker_init`."""
+        if not self.worker_initialized:
+            self.worker_initialized = True
+            self.import_default_modules()
+            self.on_worker_init()
+
+    def init_worker_process(self) -> None:
+        """A runner begins: tell `on_worker_process_init`."""
+        self.on_worker_process_init()
+
+    def shutdown_worker(self) -> None:
+        """A worker ends: tell `on_worker_shutdown`."""
+        self.on_worker_shutdown()
+
+    def on_worker_init(self) -> None:
+        """Override: called when a worker begins (signal `worker_init`)."""
+
+    def on_worker_process_init(self) -> None:
+        """Override: called when a runner begins (signal `worker_process_init`)."""
+
+    def on_worker_shutdown(self) -> None:
+        """Override: called when a worker ends (signal `worker_shutdown`)."""
+
+    def on_task_init(self, task_id: str, task: Any) -> None:
+        """Override: called before each task (signal `task_prerun`)."""
+
+    def on_process_cleanup(self) -> None:
+        """Override: called after each task (signal `task_postrun`)."""
+
+
+def listen(app: Celeriac) -> None:
+    """Have the signals of a worker's life call what the app's class of loaders overrides. Called for a class of your own."""
+    cls = get_loader_cls(app.loader_cls)
+    calls: dict[Signal, tuple[str, Callable[..., Any]]] = {
+        signals.worker_init: ("on_worker_init", lambda **_: app.loader.init_worker()),
+        signals.worker_process_init: ("on_worker_process_init", lambda **_: app.loader.init_worker_process()),
+        signals.worker_shutdown: ("on_worker_shutdown", lambda **_: app.loader.shutdown_worker()),
+        signals.task_prerun: (
+            "on_task_init", lambda sender, task_id, task, **_: task.app is app and app.loader.on_task_init(task_id, task)
+        ),
+        signals.task_postrun: (
+            "on_process_cleanup", lambda sender, task, **_: task.app is app and app.loader.on_process_cleanup()
+        ),
+    }  # fmt: skip
+    for signal, (hook, call) in calls.items():
+        if getattr(cls, hook) is not getattr(Loader, hook):
+            signal.connect(call, weak=False, dispatch_uid=(id(app), hook))
 
 
 def get_loader_cls(loader: Any) -> type[Loader]:

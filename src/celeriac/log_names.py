@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from celeriac import log
 from celeriac.log import LogStream, log_level
+from celeriac.log_colours import Colored
 from celeriac.log_setup import log_as_configured
 
 if TYPE_CHECKING:
@@ -101,6 +102,10 @@ class Logging:
         self.app = app
         self.loglevel: int = logging.WARNING
         self._redirected = ExitStack()
+
+    def colored(self, logfile: str | None = None, enabled: bool | None = None) -> Colored:
+        """Colours text for a terminal: `app.log.colored().red("no")`; plain text where `logfile` or standard error is none."""
+        return Colored(enabled=self.supports_color(enabled, logfile))
 
     def setup(
         self, loglevel: Any = None, logfile: str | None = None, redirect_stdouts: bool = False,

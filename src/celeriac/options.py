@@ -21,7 +21,7 @@ LIMITS = "celeriac-limits"
 
 #: Options that have a meaning of their own; any other becomes a property of the message.
 KNOWN = frozenset({
-    "add_to_parent", "argsrepr", "chain", "chord", "compression", "confirm_timeout", "connection", "countdown",
+    "add_to_parent", "argsrepr", "chain", "chord", "compression", "concurrency_key", "confirm_timeout", "connection", "countdown",
     "declare", "delivery_mode", "eta", "exchange", "exchange_type", "expires", "group_id", "group_index", "headers",
     "ignore_result", "immediate", "is_named", "kwargsrepr", "limits", "link", "link_error", "mandatory",
     "parent_id", "priority", "producer", "publisher", "queue", "replaced_task_nesting", "reply_to", "result_cls",
@@ -62,6 +62,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in ("headers", "retry_policy", "stamps"):
         if not isinstance(options.get(name), (Mapping, type(None))):
             raise TypeError(f"{name}={saferepr(options[name], 60)} is not a mapping")
+    key = options.get("concurrency_key")
+    if not isinstance(key, (str, type(None))):
+        raise TypeError(
+            f"concurrency_key={saferepr(key, 60)} is not text; templates and functions are options of tasks"
+        )
     queue = options.get("queue")
     if queue is not None and not isinstance(getattr(queue, "name", queue), str):
         raise TypeError(f"queue={saferepr(queue, 60)} is neither a name nor a Queue")

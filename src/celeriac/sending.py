@@ -41,6 +41,8 @@ logger = logging.getLogger("celeriac.sending")
 #: What is left must be worth an attempt: as long as the longest one took, but no more than this, in seconds. One that took
 #: longer has met a silent broker; the next one ends with `publish_timeout`, whatever it waits for.
 LONGEST_RESERVE = 0.5
+#: Options that say something of a call's limits.
+_LIMITING = frozenset({"concurrency_key", "is_named", "limits"})
 #: Types of options by which calls are found to be alike.
 _PLAIN = frozenset({str, int, float, bool, NoneType})
 
@@ -196,11 +198,12 @@ def _call(
             "kwargsrepr": saferepr(kwargs or {}, longest_named, levels),
         }
         fields = {**fields, **{each: fields.get(each) or text for each, text in texts.items()}}
-    limits = options.get("limits")  # a retry keeps those of the first attempt
-    if not limits and task is not None and (task.unique or task.concurrency_key is not None):
-        limits = _limits(task, args, kwargs, options)
-    elif not limits and options.get("is_named"):
-        limits = {"is_named": True}
+    has_limits = task is not None and (task.unique or task.concurrency_key is not None)
+    limits = (
+        _limits(task if has_limits else None, args, kwargs, options)
+        if has_limits or not _LIMITING.isdisjoint(options)
+        else None
+    )
     if limits:
         fields = {**fields, "headers": {**(fields.get("headers") or {}), LIMITS: limits}}
     return TaskCall(
@@ -216,13 +219,23 @@ def _call(
     )
 
 
-def _limits(
-    task: Any, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The header about the limits of a call: its keys, which a worker can't see without opening the body."""
-    mark_for = import_object("celeriac.limit_keys:mark_for", "limits")
-    mark: dict[str, Any] = to_builtins(mark_for(task, args or (), kwargs or {}, is_named=bool(options.get("is_named"))))
-    return mark
+def _limits(task: Any, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Any:
+    """The header about the limits of a call: its keys, which a worker can't see without opening the body. None for none.
+
+    Args:
+        task: The task, if it has limits.
+    """
+    is_named = bool(options.get("is_named"))
+    limits = options.get("limits")  # a retry keeps those of the first attempt
+    if not limits and task is not None:
+        mark_for = import_object("celeriac.limit_keys:mark_for", "limits")
+        limits = to_builtins(mark_for(task, args or (), kwargs or {}, is_named=is_named))
+    elif not limits and is_named:
+        limits = {"is_named": True}
+    if options.get("concurrency_key"):  # by a caller who has not the task, or who knows better
+        key = import_object("celeriac.limit_keys:short", "concurrency_key")(options["concurrency_key"])
+        limits = {**(limits or {}), "key": key}
+    return limits
 
 
 def own_fields(app: Celeriac, task: Any) -> dict[str, Any]:

@@ -105,6 +105,18 @@ class Signature(dict[str, Any]):
         return self._app or get_current_app()
 
     @property
+    def AsyncResult(self) -> Any:  # noqa: N802 -- Celery's documented name
+        """Makes results of its task: `signature.AsyncResult(task_id)`."""
+        task = self.app.tasks.get(self["task"])
+        return self.app.AsyncResult if task is None else task.AsyncResult
+
+    def election(self) -> Any:
+        """Let stock workers choose one of them to send it; see `Control.election`. Returns the result to come."""
+        task_id = self.options.get("task_id") or import_object("celeriac.sending:new_id", "election")()
+        self.app.control.election(task_id, "task", self.clone(task_id=task_id))
+        return self.AsyncResult(task_id)
+
+    @property
     def type(self) -> Any:
         """The task, as registered with the app."""
         return self.app.tasks[self["task"]]

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
-from celeriac.context import Context, running
+from celeriac.context import Context, RequestStack, running
 from celeriac.current import get_current_app
 from celeriac.errors import Ignore, MaxRetriesExceededError, OperationalError, Retry
 from celeriac.loading import import_object
@@ -109,6 +109,11 @@ class Task(Generic[P, R]):
     Request: Any = "celeriac.worker.request:Request"
     MaxRetriesExceededError = MaxRetriesExceededError
     OperationalError = OperationalError
+    #: A mark of older versions; says nothing.
+    abstract: bool = True
+    #: Attributes whose default is a setting: pairs of both names. A class may add pairs of its own.
+    from_config: ClassVar[tuple[tuple[str, str], ...]] = ()
+    request_stack: ClassVar[RequestStack] = RequestStack()
 
     _app: Celeriac | None = None
     _bind: bool = False
@@ -122,6 +127,11 @@ class Task(Generic[P, R]):
         for name in ("throws", "autoretry_for", "dont_autoretry_for"):
             if name in cls.__dict__:
                 setattr(cls, name, exception_classes(f"{name} of task {cls.name or cls.__name__}", cls.__dict__[name]))
+        for name, setting in cls.__dict__.get("from_config", ()):
+            if not hasattr(cls, name):
+                option = FromSetting[Any](setting)
+                option.__set_name__(cls, name)
+                setattr(cls, name, option)
         for name in _LIMITS.intersection(cls.__dict__):
             value = cls.__dict__[name]
             if not isinstance(value, FromSetting):
@@ -156,10 +166,6 @@ class Task(Generic[P, R]):
     @app.setter
     def app(self, app: Celeriac) -> None:
         self._app = app
-
-    @classmethod
-    def on_bound(cls, app: Celeriac) -> None:
-        """Called when the task is bound to an app."""
 
     @cached_property
     def secrets(self) -> Any:
@@ -334,7 +340,7 @@ class Task(Generic[P, R]):
             Ignore: Always in a worker; nothing after this call runs. Run eagerly, it returns the value.
             ImproperlyConfigured: The signature is an empty chain or a part of a chord.
         """
-        return import_object("celeriac.canvas.replacing:replace", "replace")(self.app, self.request, sig)
+        return self.on_replace(import_object("celeriac.canvas.replacing:checked", "replace")(self.app, sig))
 
     def add_to_chord(self, sig: Signature, lazy: bool = False) -> Any:
         """Add a signature to the header of the chord that this execution is a part of.
@@ -420,6 +426,8 @@ class Task(Generic[P, R]):
         options = {**_options_of(context), **({"queue": queue} if queue else {}), **extra}
         return self.signature(args, kwargs, **options)
 
+    subtask_from_request = signature_from_request
+
     def add_trail(self, result: Any) -> Any:
         """Record a result as a child of the present execution."""
         context = running.get()
@@ -434,6 +442,46 @@ class Task(Generic[P, R]):
     def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str | None:
         """Override to show another name in logs and monitors."""
         return None
+
+    # rarely used
+
+    def push_request(self, *args: Any, **kwargs: Any) -> None:
+        """Let a request with these attributes be the present one, until `pop_request`; for tests of what tasks do with it."""
+        known = {"task": self.name}
+        for mapping in args:
+            known.update(mapping)
+        self.request_stack.push(Context(**{**known, **kwargs}))
+
+    def pop_request(self) -> Context | None:
+        """Undo the last `push_request`; returns its request."""
+        return self.request_stack.pop()
+
+    @classmethod
+    def bind(cls, app: Celeriac) -> Celeriac:
+        """Make this the app of all tasks of the class that have none of their own."""
+        cls._app = app
+        cls.on_bound(app)
+        return app
+
+    @classmethod
+    def on_bound(cls, app: Celeriac) -> None:
+        """Override: called when a task of the class is bound to an app."""
+
+    def annotate(self) -> None:
+        """Apply `task_annotations`, as it is done when a task is made."""
+        import_object("celeriac.task_making:annotate", "annotate")(self.app, self)
+
+    def add_around(self, attr: str, around: Callable[[Any], Any]) -> None:
+        """Put what `around` makes of a method in its place, as the annotation `@method` does."""
+        setattr(self, attr, around(getattr(self, attr)))
+
+    def on_replace(self, sig: Any) -> Any:
+        """Override: called by `replace` with the signature that takes the place of this execution.
+
+        Raises:
+            Ignore: Always in a worker.
+        """
+        return import_object("celeriac.canvas.replacing:replace", "replace")(self.app, self.request, sig)
 
     # handlers
 
@@ -457,6 +505,9 @@ class Task(Generic[P, R]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _task_by_name, (self.name,)
+
+
+Task.from_config = tuple((name, found.setting) for name, found in vars(Task).items() if isinstance(found, FromSetting))
 
 
 def _task_by_name(name: str) -> Any:

@@ -61,6 +61,27 @@ def test_every_command_takes_them(app: Celeriac, tmp_path: Path) -> None:
     assert "told purge usual 1" in celeriac("-A", "preloading", "purge", "-f").out
 
 
+@pytest.mark.parametrize("command", [("purge",), ("worker",), ("queue",), ("queue", "pause")])
+def test_the_help_of_commands_lists_them(app: Celeriac, tmp_path: Path, command: tuple[str, ...]) -> None:
+    celeriac = CommandLine(tmp_path)
+    found = celeriac("-A", "preloading", *command, "--help")
+    assert (found.code, found.err) == (0, "")
+    assert found.out.startswith(f"Usage: celeriac {' '.join(command)} ")
+    assert "-Z, --template" in found.out and "Which template." in found.out and "--copies" in found.out
+    assert "told purge" not in found.out and "told worker" not in found.out
+    assert "--template" not in celeriac(*command, "-h").out
+
+
+def test_help_is_there_although_the_app_is_not(app: Celeriac, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0")
+    found = CommandLine(tmp_path)("-A", "broken", "purge", "--help")
+    assert found.code == 0 and "--exclude-queues" in found.out
+    assert (
+        found.err
+        == "Without options of the app itself: importing 'broken' failed: ZeroDivisionError: division by zero\n"
+    )
+
+
 def test_what_nobody_knows_is_refused(app: Celeriac, tmp_path: Path) -> None:
     celeriac = CommandLine(tmp_path)
     for arguments, text in (

@@ -13,6 +13,7 @@ from celeriac import Celeriac
 from celeriac.errors import EncodeError, ImproperlyConfigured, MessageTooLarge, OperationalError, QueueNotFound
 from celeriac.message import Message
 from celeriac.options import COPIED, KNOWN
+from celeriac.task_limits import mark_of
 from celeriac.wire.messages import TaskCall
 from tests.support.apps import memory_app, run_all, sent
 from tests.support.flaky import Faults, FlakyTransport
@@ -378,3 +379,17 @@ def test_publishing_is_tried_again_as_the_policy_says(app: Celeriac) -> None:
     with pytest.raises(OperationalError):
         task.apply_async(retry=True, retry_policy=policy)
     assert faults.count("publish") == 6
+
+
+def test_a_caller_without_the_task_says_which_limit_a_call_is_under() -> None:
+    app = memory_app()
+    app.task(lambda tenant: None, name="export", max_concurrency=2, concurrency_key="tenant:{tenant}")
+    app.send_task("export", (7,))
+    app.send_task("elsewhere", (7,), concurrency_key="tenant:8")
+    app.send_task("elsewhere", (7,), concurrency_key="x" * 400, task_id="chosen")
+    app.signature("export", (7,)).apply_async(concurrency_key="tenant:9")
+    marks = [mark_of(message.headers) for message in sent(app)]
+    assert [mark.key[:8] if mark else None for mark in marks] == ["tenant:7", "tenant:8", "xxxxxxxx", "tenant:9"]
+    assert marks[2] is not None and marks[2].is_named and len(marks[2].key) <= 150
+    with pytest.raises(TypeError, match="concurrency_key=5 is not text"):
+        app.send_task("elsewhere", concurrency_key=5)

@@ -50,6 +50,12 @@ def test_texts_of_a_call_hide_secrets(app: Celeriac, log_in: Task[..., Any]) -> 
     assert texts(app) == ("('ada',)", "{'tries': 3, 'password': ***}")
     app.send_task("log_in", ("ada", PASSWORD), countdown=0)
     assert texts(app) == ("('ada', ***)", "{}")
+    app.signature("log_in", ("ada", PASSWORD)).delay()
+    assert texts(app) == ("('ada', ***)", "{}")
+    app.amqp.send_task_message(None, "log_in", app.amqp.as_task_v2("1", "log_in", ("ada", PASSWORD)))
+    assert texts(app) == ("('ada', ***)", "{}")
+    app.send_task("unknown", ("ada", PASSWORD), argsrepr="('ada', ***)")
+    assert texts(app) == ("('ada', ***)", "{}")
     log_in.apply_async(("ada", PASSWORD), argsrepr="(mine)")
     assert texts(app) == ("(mine)", "{}")
 

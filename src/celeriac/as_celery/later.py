@@ -69,7 +69,6 @@ WAITING: dict[str, dict[str, str]] = {
         "celery.contrib.testing.manager": "Manager ManagerMixin Sentinel",
     },
     "objects that celeriac has no counterpart of": {
-        "celery.app.base": "PendingConfiguration",
         "celery.utils.graph": "DOT",
     },
 }

@@ -75,7 +75,11 @@ NAMES: dict[str, dict[str, str]] = {
     "celery.app.amqp": same("celeriac.amqp", "AMQP Queues task_message"),
     "celery.app.autoretry": same("celeriac.retrying", "add_autoretry_behaviour"),
     "celery.app.backends": same("celeriac.results.names", "by_name by_url"),
-    "celery.app.base": rows(same("celeriac.as_celery.app", "Celery"), same("celeriac.modeling", "pydantic_wrapper")),
+    "celery.app.base": rows(
+        same("celeriac.as_celery.app", "Celery"),
+        same("celeriac.config_pending", "PendingConfiguration"),
+        same("celeriac.modeling", "pydantic_wrapper"),
+    ),
     "celery.app.builtins": same(
         "celeriac.canvas.builtins",
         "add_accumulate_task add_backend_cleanup_task add_chain_task add_chord_task add_chunk_task add_group_task",

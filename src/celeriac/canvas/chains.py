@@ -65,6 +65,36 @@ class _chain(Signature):  # noqa: N801 -- Celery's documented name
             return None
         return import_object("celeriac.canvas.publishing:send", "chain")(self, args, kwargs, options)
 
+    def run(
+        self, args: Any = None, kwargs: Any = None, group_id: str | None = None, chord: Any = None,
+        task_id: str | None = None, link: Any = None, link_error: Any = None, publisher: Any = None, producer: Any = None,
+        root_id: str | None = None, parent_id: str | None = None, app: Any = None, group_index: int | None = None,
+        **options: Any,
+    ) -> Any:  # fmt: skip
+        """`apply_async`, with options by position."""
+        given = {
+            "group_id": group_id, "chord": chord, "task_id": task_id, "link": link, "link_error": link_error,
+            "producer": producer or publisher, "root_id": root_id, "parent_id": parent_id, "group_index": group_index,
+        }  # fmt: skip
+        self._app = self._app or app
+        return self.apply_async(
+            args, kwargs, **{key: value for key, value in given.items() if value is not None}, **options
+        )
+
+    def prepare_steps(
+        self, args: Any, kwargs: Any, tasks: Any, root_id: str | None = None, parent_id: str | None = None,
+        link_error: Any = None, app: Any = None, last_task_id: str | None = None, group_id: str | None = None,
+        chord_body: Any = None, clone: bool = True, from_dict: Any = None, group_index: int | None = None,
+    ) -> tuple[list[Any], list[Any]]:  # fmt: skip
+        """The steps as they would be sent, and their results; both from last to first, as Celery has them."""
+        given = {"root_id": root_id, "parent_id": parent_id}
+        last = {"group_id": group_id, "chord": chord_body}
+        make = import_object("celeriac.canvas.freezing:steps_of", "prepare_steps")
+        found: tuple[list[Any], list[Any]] = make(
+            app or self.app, tasks, args, kwargs, given, last, link_error, last_task_id, group_index
+        )
+        return found
+
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run it here, step by step; returns the last step's EagerResult."""
         return import_object("celeriac.canvas.eager:apply", "chain")(self, args, kwargs, options)

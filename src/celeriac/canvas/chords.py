@@ -108,6 +108,26 @@ class chord(Signature):  # noqa: N801 -- Celery's documented name
         whole = self._with_given(kwargs)
         return import_object("celeriac.canvas.publishing:send", "chord")(whole, args, None, options)
 
+    def run(
+        self, header: Any, body: Any, partial_args: Any = (), app: Any = None, interval: float | None = None,
+        countdown: float = 1, max_retries: int | None = None, eager: bool = False, task_id: str | None = None,
+        kwargs: Any = None, header_delay: Mapping[str, Any] | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        """Send, or run here with `eager`, a chord of this header and body.
+
+        Args:
+            partial_args: Arguments for the parts of the header.
+            interval, countdown, max_retries: No effect: nobody polls for the end of the header.
+            task_id: Id of the body.
+            kwargs: Keyword arguments for the body.
+            header_delay: `countdown` or `eta` of the header.
+        """
+        whole = chord(header, body, app=app or self._app)
+        if eager:
+            return whole.apply(partial_args, kwargs, **options)
+        given = {**options, **(header_delay or {}), **({"task_id": task_id} if task_id else {})}
+        return whole.apply_async(partial_args, kwargs, **given)
+
     def apply(
         self, args: Any = None, kwargs: Any = None, propagate: bool = True, body: Any = None, **options: Any
     ) -> Any:

@@ -7,7 +7,7 @@ come from a source, so that a worker that sends a workflow again after a crash g
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celeriac.canvas.composing import is_group
@@ -15,8 +15,9 @@ from celeriac.canvas.normalizing import is_chain, is_chord, normalize
 from celeriac.group_result import GroupResult
 from celeriac.result import AsyncResult
 from celeriac.sending import new_id
+from celeriac.signature import Signature, maybe_signature
 
-__all__ = ["SameIds", "assign", "freeze"]
+__all__ = ["SameIds", "assign", "freeze", "steps_of"]
 
 _NAMESPACE = uuid.UUID("6f3b3f0e-8f5c-4a8e-9a2c-5d1f0c7e4b11")
 
@@ -93,3 +94,34 @@ def freeze(signature: Any, app: Any, task_id: str | None) -> Any:
     signature["options"] = {**whole.options, **place}
     signature["args"] = () if whole.get("subtask_type") else whole["args"]
     return result
+
+
+def steps_of(
+    app: Any, tasks: Sequence[Any], args: Any, kwargs: Any, given: Mapping[str, Any], last: Mapping[str, Any],
+    link_error: Any, task_id: str | None, group_index: int | None,
+) -> tuple[list[Any], list[Any]]:  # fmt: skip
+    """What `chain.prepare_steps` returns: the steps of a chain of these tasks with their ids, and results; last ones first.
+
+    Args:
+        given: Options of all steps.
+        last: Options of the last one.
+        link_error: Error callback of all of them.
+        task_id: Id of the last one.
+    """
+    first, *rest = [maybe_signature(task, app, clone=True) for task in tasks]
+    whole = normalize(Signature.from_dict(
+        {"task": "celery.chain", "subtask_type": "chain", "args": (), "options": {}, "immutable": False,
+         "kwargs": {"tasks": [first.clone(args, kwargs), *rest]}}, app
+    ))  # fmt: skip
+    result = assign(whole, app, task_id=task_id, group_index=group_index)
+    steps = list(whole.tasks) if is_chain(whole) else [whole]
+    for step in steps:
+        step.options.update({key: value for key, value in given.items() if value is not None})
+        for errback in [link_error] if isinstance(link_error, Mapping) else link_error or ():
+            step.link_error(errback)
+    steps[-1].options.update({key: value for key, value in last.items() if value is not None})
+    results = []
+    for _ in steps:
+        results.append(result)
+        result = result.parent
+    return steps[::-1], results

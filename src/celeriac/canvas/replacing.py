@@ -21,7 +21,7 @@ from celeriac.signature import maybe_signature
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["Replaced", "replace", "replacement"]
+__all__ = ["Replaced", "checked", "replace", "replacement"]
 
 
 class Replaced(Ignore):
@@ -32,17 +32,22 @@ class Replaced(Ignore):
         self.signature = signature
 
 
-def replace(app: Celeriac, context: Context, signature: Any) -> Any:
-    """What `Task.replace` does: checks the signature and raises `Replaced`; run eagerly, it returns the value.
+def checked(app: Celeriac, signature: Any) -> Any:
+    """A signature that can take the place of a task.
 
     Raises:
-        ImproperlyConfigured: The signature is an empty chain, or has a chord of its own as option.
+        ImproperlyConfigured: It is an empty chain, or has a chord of its own as option.
     """
     signature = maybe_signature(signature, app)
     if "chord" in signature.options:
         raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
     if is_chain(signature) and not signature.tasks:
         raise ImproperlyConfigured("Cannot replace with an empty chain")
+    return signature
+
+
+def replace(app: Celeriac, context: Context, signature: Any) -> Any:
+    """What `Task.on_replace` does: raises `Replaced`; run eagerly, it returns the value."""
     if context.is_eager:
         return maybe_signature(accumulated(normalize(signature)), app).apply().get(disable_sync_subtasks=False)
     raise Replaced(signature)

@@ -1,11 +1,12 @@
 """The command `celeriac` itself: global options, and the table of sub-commands, which are imported when they are used.
 
 Options of every command also read the environment: CELERIAC_<COMMAND>_<OPTION>, or CELERY_<COMMAND>_<OPTION>. Invariant:
-`--help` imports no command and no user code.
+`celeriac --help` imports no command and no user code; the help of a command imports the app if one is named, for its own options.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import sys
@@ -17,7 +18,7 @@ import click
 
 from celeriac import __version__
 from celeriac.cli.command_context import CommandContext
-from celeriac.errors import near_match
+from celeriac.errors import CeleriacError, near_match
 from celeriac.preload import other_arguments
 
 __all__ = ["LazyGroup", "celeriac", "hoisted", "option"]
@@ -78,6 +79,8 @@ class _Late:
         context: CommandContext = parent.obj
         context.arguments[:] = args
         context.command[:] = [info_name]
+        if _asks_for_help(args) and (context.app_name or context.app):
+            self._help(context, info_name, args, parent)
         try:
             return self._command.make_context(info_name, list(args), parent=parent, **extra)
         except click.NoSuchOption:
@@ -86,6 +89,30 @@ class _Late:
                 raise
             rest = other_arguments(app, info_name, args)
         return self._command.make_context(info_name, rest, parent=parent, **extra)
+
+    def _help(self, context: CommandContext, info_name: str, args: list[str], parent: click.Context) -> None:
+        """Show the command's help with the options of the app, if it has any, and end."""
+        try:
+            app = context.own_app()
+        except (click.ClickException, CeleriacError) as exc:
+            click.echo(f"Without options of the app itself: {exc}", err=True)
+            return
+        if app is None or not app.user_options["preload"]:
+            return
+        command, ctx = self._command, click.Context(self._command, info_name=info_name, parent=parent)
+        for word in args:
+            inner = command.get_command(ctx, word) if isinstance(command, click.Group) else None
+            if inner is not None:
+                command, ctx = inner, click.Context(inner, info_name=word, parent=ctx)
+        shown = copy.copy(command)
+        shown.params = [*command.params, *sorted(app.user_options["preload"], key=lambda option: str(option.name))]
+        click.echo(shown.get_help(ctx), color=ctx.color)
+        ctx.exit()
+
+
+def _asks_for_help(args: Sequence[str]) -> bool:
+    own = list(args)
+    return any(word in ("-h", "--help") for word in own[: own.index("--") if "--" in own else None])
 
 
 class Group(click.Group):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from celeriac.exception_info import ExceptionInfo
-from celeriac.message import Delivery
+from celeriac.message import Delivery, Message
 
 __all__ = ["Request"]
 
@@ -71,6 +71,61 @@ class Request:
         return str(self.headers.get("kwargsrepr") or "")
 
     argsrepr, kwargsrepr = args, kwargs
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+        return self.delivery.message
+
+    @property
+    def body(self) -> bytes:
+        """Its body, which the supervisor doesn't open."""
+        return self.message.body
+
+    @property
+    def content_type(self) -> str:
+        """How it is serialized."""
+        return self.message.content_type
+
+    @property
+    def content_encoding(self) -> str:
+        """The encoding of its text."""
+        return self.message.content_encoding
+
+    @property
+    def request_dict(self) -> dict[str, Any]:
+        """What is known of it, as a dict."""
+        return {
+            **self.headers,
+            "delivery_info": self.delivery_info,
+            "hostname": self.hostname,
+            "reply_to": self.reply_to,
+        }
+
+    @property
+    def groups(self) -> str | None:
+        """Id of its group."""
+        return self.headers.get("group")
+
+    @property
+    def ignore_result(self) -> bool:
+        """Whether its result is not kept."""
+        said = self.headers.get("ignore_result")
+        return bool(getattr(self.task, "ignore_result", False) if said is None else said)
+
+    @property
+    def store_errors(self) -> bool:
+        """Whether its error is kept."""
+        return not self.ignore_result or bool(getattr(self.task, "store_errors_even_if_ignored", False))
+
+    @property
+    def utc(self) -> bool:
+        """Times have their zone."""
+        return True
+
+    def humaninfo(self) -> str:
+        """Its name and id, as log lines have them."""
+        return f"{self.name}[{self.id}]"
 
     @property
     def correlation_id(self) -> str:
