@@ -77,6 +77,16 @@ def test_where_django_is_missing_there_is_a_warning(project: DjangoProject) -> N
     assert said.startswith("None\n") or "\nNone\n" in said
 
 
+def test_settings_that_are_not_there_are_one_clear_line(project: DjangoProject) -> None:
+    program = (
+        "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'nowhere.settings'\n"
+        "from celeriac import Celeriac\nfrom celeriac.errors import ImproperlyConfigured\n"
+        "try:\n    Celeriac('a').conf\nexcept ImproperlyConfigured as exc:\n    print(exc)"
+    )
+    said = project.run("-c", program).strip()
+    assert said == "DJANGO_SETTINGS_MODULE is 'nowhere.settings', and there is no module 'nowhere'"
+
+
 def test_an_app_can_do_without(project: DjangoProject) -> None:
     program = "from celeriac import Celeriac, Task; app = Celeriac('a', fixups=()); assert app.Task is Task"
     project.run("-c", program)
@@ -267,6 +277,32 @@ def test_connections_serve_as_many_tasks_as_the_setting_says(
     worker.wait_ready()
     found = [result(client, "orders.tasks.connects") for _ in range(7)]
     assert found == [False, True, True, False, True, True, False]
+
+
+ASYNC = """
+from asgiref.sync import sync_to_async
+
+@shared_task
+async def connects_later():
+    was_connected = await sync_to_async(lambda: connection.connection is not None)()
+    await Order.objects.acount()
+    return was_connected
+"""
+
+
+@pytest.mark.behaviour("B-DJANGO-008")
+@pytest.mark.parametrize("pool", ["prefork", "asyncio"])
+@pytest.mark.parametrize(("age", "expected"), [(0, [False, False, False]), (None, [False, True, True])])
+def test_the_connections_of_coroutines_are_closed_too(
+    project: DjangoProject, client: Celeriac, worker_process: Start, pool: str, age: float | None, expected: list[bool]
+) -> None:
+    """[B-DJANGO-008] they are opened in another thread than the task's"""
+    project.add("orders/tasks.py", ASYNC)
+    project.add("shop/settings.py", f"DATABASES['default']['CONN_MAX_AGE'] = {age}")
+    worker = worker_process("shop", "-P", pool, "-c", "1")
+    worker.wait_ready()
+    assert [result(client, "orders.tasks.connects_later") for _ in range(3)] == expected
+    assert worker.stop() == 0
 
 
 @pytest.mark.behaviour("B-DJANGO-008")

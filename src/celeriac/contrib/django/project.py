@@ -78,12 +78,12 @@ class DjangoFixup:
     def on_task_prerun(self, sender: Any, **_: Any) -> None:
         """A task starts in this thread."""
         if self._is_ours(sender):
-            self._connections.before_task()
+            self._connections.before_task(sender)
 
     def on_task_postrun(self, sender: Any, **_: Any) -> None:
         """It has ended."""
         if self._is_ours(sender):
-            self._connections.after_task()
+            self._connections.after_task(sender)
 
     def on_worker_process_shutdown(self, **_: Any) -> None:
         """A runner ends: take leave of the servers."""
@@ -130,7 +130,14 @@ def _skips_checks() -> bool:
 
 
 def _time_zone() -> dict[str, Any]:
-    return {"timezone": import_object("django.conf:settings", "Django").TIME_ZONE}
+    settings = import_object("django.conf:settings", "Django")
+    try:
+        return {"timezone": settings.TIME_ZONE}
+    except ModuleNotFoundError as exc:
+        name = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+        if not exc.name or not f"{name}.".startswith(f"{exc.name}."):
+            raise  # an import inside of the settings
+        raise ImproperlyConfigured(f"DJANGO_SETTINGS_MODULE is {name!r}, and there is no module {exc.name!r}") from exc
 
 
 @contextmanager
