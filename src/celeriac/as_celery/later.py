@@ -65,9 +65,6 @@ WAITING: dict[str, dict[str, str]] = {
         "kombu.common": "QoS",
         "kombu.pidbox": "Mailbox",
     },
-    "the rest of Celery's helpers for tests": {
-        "celery.contrib.testing.manager": "Manager ManagerMixin Sentinel",
-    },
     "objects that celeriac has no counterpart of": {
         "celery.utils.graph": "DOT",
     },

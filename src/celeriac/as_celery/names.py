@@ -146,6 +146,7 @@ NAMES: dict[str, dict[str, str]] = {
         same("celeriac.contrib.testing.app", "TestApp Trap set_trap setup_default_app"),
         same("celeriac.log_names", "UnitLogging"),
     ),
+    "celery.contrib.testing.manager": same("celeriac.contrib.testing.manager", "Manager ManagerMixin Sentinel"),
     "celery.contrib.testing.mocks": same(
         "celeriac.contrib.testing.mocks", "ContextMock TaskMessage TaskMessage1 task_message_from_sig"
     ),
