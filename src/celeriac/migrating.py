@@ -8,6 +8,7 @@ was published last is at both places, and its task runs once more. Bodies are op
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 from celeriac.broker_connection import Connection, Producer
 from celeriac.consumer import BATCH, Consumer, ReceivedMessage
 from celeriac.current import app_or_default
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, InvalidTaskError
 from celeriac.faultpoint import faultpoint
 from celeriac.local import Proxy
 from celeriac.log import get_logger
@@ -24,6 +25,7 @@ from celeriac.message import Message, Settlement
 from celeriac.queue_forms import as_queue
 from celeriac.routing import Exchange, Queue, worker_direct
 from celeriac.timing import SYSTEM_CLOCK
+from celeriac.wire.messages import parse_moment
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -51,7 +53,7 @@ class State:
         count: How many messages were looked at that are of the wanted tasks.
         filtered: How many were moved.
         total_apx: How many there were when it began, about.
-        delayed: How many were not yet due in the end, and stay where they are. On RabbitMQ nobody knows.
+        delayed: How many the source had put off in the end, since they are not yet due: they stay. RabbitMQ does not know.
     """
 
     count = 0
@@ -131,7 +133,7 @@ def republish(
     is_over = known.expires_at is not None and known.expires_at <= SYSTEM_CLOCK.now()
     changes = {_FIELDS.get(name, name): value for name, value in _REMOVED.items() if name in removed}
     again = replace(
-        known, queue="" if target else key, exchange=target, routing_key=key,
+        known, queue="" if target else key, exchange=target, routing_key=key, eta=_eta_of(known),
         properties={name: value for name, value in known.properties.items() if name not in removed},
         **{**({"expires_at": None} if is_over else {}), **changes},
     )  # fmt: skip
@@ -139,6 +141,17 @@ def republish(
         producer.waiting.append(again)
     else:
         producer.connection.driver.publish([again])
+
+
+def _eta_of(message: Message) -> float | None:
+    """Its ETA; some brokers leave it in the headers, where stock clients write it."""
+    if message.eta is not None:
+        return message.eta
+    try:
+        eta = parse_moment(message.headers.get("eta"), UTC)
+    except InvalidTaskError:  # the worker that gets it is to say so
+        return None
+    return eta if eta is not None and eta > SYSTEM_CLOCK.now() else None
 
 
 def migrate_task(
@@ -240,6 +253,8 @@ def start_filter(
         if on_declare_queue is not None:
             on_declare_queue(queue)
         state.total_apx += conn.driver.size(queue.name).ready
+    if hasattr(conn.driver, "deliver_early"):  # a driver that would put off what lies in its queues
+        conn.driver.deliver_early()
     consumer = _Batches(conn, found, before_settling or bool, accept=accept)
     try:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,21 @@ def test_messages_are_copied_as_they_are_or_moved(
     if not is_moved:
         left = take(broker, queue, 231)
         assert [key for key in left if key != "m"] == ids  # in the order in which they were
+
+
+@pytest.mark.parametrize("url", KINDS[1:], indirect=True)
+def test_what_stock_clients_sent_for_later_moves_at_once(
+    app: Celeriac, url: str, other_url: str, broker: Transport, other: Transport, queue: str
+) -> None:
+    eta = datetime.now(UTC) + timedelta(hours=1)
+    headers = {"task": "a", "id": "later", "retries": 0, "eta": eta.isoformat()}
+    broker.publish([make_message("later", queue, headers=headers)])  # it lies in its queue, as theirs do
+    with Connection(url) as source, Connection(other_url) as target:
+        options: dict[str, Any] = {"app": app, "queues": [queue], "timeout": 0.3}
+        assert migrate.migrate_tasks(source, target, tasks="b", ack_messages=True, **options).count == 0
+        assert ready(broker, queue) == 1
+        assert migrate.migrate_tasks(source, target, ack_messages=True, **options).count == 1
+    assert (other.size(queue).delayed, ready(broker, queue)) == (1, 0)
 
 
 def test_only_some_tasks_and_only_so_many(

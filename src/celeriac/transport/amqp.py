@@ -202,6 +202,10 @@ class AmqpTransport:
         found = [(entry, delivery) for delivery in again if (entry := parts.consumer.held(delivery)) is not None]
         parts.parking.move([entry for entry, _ in found], [delivery.starts + 1 for _, delivery in found])
 
+    def deliver_early(self) -> None:
+        """From now on deliver what a stock client has sent with an ETA, instead of putting it off: whoever moves it wants all."""
+        self._parts.consumer.delivers_early = True
+
     def interrupt(self) -> None:
         """Make every fetch that waits return."""
         self._parts.consumer.interrupt()
