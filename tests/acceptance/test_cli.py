@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -443,6 +445,28 @@ def test_migrate_copies_and_with_ack_messages_moves(celeriac: CommandLine, app: 
     done = celeriac("-A", "tasks", "migrate", "-a", "-t", "0", "-Q", "celery:post", *urls)
     assert done.out.startswith("1 message moved from")
     assert (app.transport.size("celery").ready, there.transport.size("post").ready) == (0, 1)
+
+
+@pytest.mark.behaviour("B-CLI-021")
+def test_migrate_goes_on_until_it_is_stopped_and_gives_back_what_it_holds(
+    celeriac: CommandLine, app: Celeriac, tmp_path: Path
+) -> None:
+    there = Celeriac("there", broker=f"sqlite:///{tmp_path / 'there.db'}", set_as_current=False)
+    app.send_task("other", task_id="stays")
+    urls = (str(app.conf.broker_url), str(there.conf.broker_url))
+    command = [sys.executable, "-m", "celeriac", "migrate", "-a", "-F", "-T", "tasks.add", *urls]
+    with subprocess.Popen(command, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        for number in range(3):  # each is sent after the one before has arrived
+            app.send_task("tasks.add", (2, 3), task_id=str(number))
+            [delivery] = there.transport.fetch(["celery"], 1, 30, 60)
+            assert delivery.message.id == str(number)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out.startswith("3 messages moved from")
+    left = {delivery.message.id: delivery.starts for delivery in app.transport.fetch(["celery"], 5, 5, 60)}
+    left.pop("2", None)  # the signal may have come before it was acknowledged
+    assert left == {"stays": 0}
 
 
 def test_migrate_refuses_what_makes_no_sense(celeriac: CommandLine, tmp_path: Path) -> None:
