@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from celeriac import Celeriac
+from celeriac import Celeriac, chain
 from celeriac.results.redis import RedisStore
 from celeriac.testing.results import ResultStoreSuite
-from celeriac.testing.transports import TransportSuite
+from celeriac.testing.transports import FetchingCommitTests, TransportSuite
+from celeriac.testing.worker import start_worker
 from celeriac.transport.redis import RedisTransport
 from tests.support.redis_server import RedisServer
 
@@ -28,7 +29,7 @@ def url(server: RedisServer) -> Iterator[str]:
     server.call("FLUSHALL")
 
 
-class TestRedisTransport(TransportSuite):
+class TestRedisTransport(FetchingCommitTests, TransportSuite):
     @pytest.fixture
     def transport(self, url: str) -> Iterator[RedisTransport]:
         transport = RedisTransport(url, {"delay_at_publish": True})
@@ -99,4 +100,17 @@ def test_a_high_number_can_mean_urgent_here_too(url: str) -> None:
         app.send_task("t", queue="q", priority=priority)
     deliveries = app.transport.fetch(["q"], 10, 0, 30)
     assert [each.message.priority for each in deliveries] == [9, 4, 0, 0]
+    app.close()
+
+
+def test_each_step_of_a_chain_is_one_script(server: RedisServer, url: str) -> None:
+    """What records a step's outcome sends the next one and leases it; no bell rings in vain."""
+    app = app_of(url)
+    add = app.task(lambda x: x + 1, name="add")
+    with start_worker(app):
+        assert add.s(0).apply_async().get(timeout=20) == 1
+        before, steps = server.scripts_run(), 30
+        steps_one_by_one = chain(add.s(0), *[add.s() for _ in range(steps - 1)]).apply_async()
+        assert steps_one_by_one.get(timeout=20) == steps
+        assert server.scripts_run() - before <= steps + 10  # and what goes on beside: the first fetch, a late look
     app.close()

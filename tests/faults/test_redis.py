@@ -386,16 +386,6 @@ def test_scripts_are_loaded_again(server: RedisServer, transport: RedisTransport
     assert transport.settle([Settlement(delivery)]) == []
 
 
-def _scripts(server: RedisServer) -> int:
-    """How many scripts the server has run."""
-    line = next(
-        line
-        for line in server.call("INFO", "commandstats").decode().splitlines()
-        if line.startswith("cmdstat_evalsha:")
-    )
-    return int(line.partition("calls=")[2].partition(",")[0])
-
-
 def test_a_worker_that_waits_is_woken_by_messages_and_not_by_the_ends_of_leases(
     server: RedisServer, transport: RedisTransport
 ) -> None:
@@ -404,12 +394,12 @@ def test_a_worker_that_waits_is_woken_by_messages_and_not_by_the_ends_of_leases(
         held = other.fetch(["celery"], 9, 0, LONG)
         waiting = pool.submit(transport.fetch, ["celery"], 9, PATIENCE, LONG)
         wait_listening(server, tracking=1, subscribed=0)
-        before = _scripts(server)
+        before = server.scripts_run()
         for delivery in held:
             other.settle([Settlement(delivery)])
         other.publish([make_message("new", "celery")])
         assert [each.message.id for each in waiting.result(PATIENCE)] == ["new"]
-        assert _scripts(server) - before == 3 + 1, "each end of a lease is a script, and one fetch"
+        assert server.scripts_run() - before == 3 + 1, "each end of a lease is a script, and one fetch"
 
 
 @pytest.mark.parametrize("refused", ["tracking", "caching"])

@@ -44,3 +44,9 @@ class RedisServer(Server):
             return connection.ask([command])[0]
         finally:
             connection.close()
+
+    def scripts_run(self) -> int:
+        """How many scripts it has run so far."""
+        lines = self.call("INFO", "commandstats").decode().splitlines()
+        line = next((line for line in lines if line.startswith("cmdstat_evalsha:")), "calls=0")
+        return int(line.partition("calls=")[2].partition(",")[0])

@@ -1,12 +1,14 @@
 """Conformance of transports, third part: outcomes that are committed in one step with a result store.
 
-`testing.transports.TransportSuite` is made of it. Left out where the driver commits with no store.
+`testing.transports.TransportSuite` is made of it. Left out where the driver commits with no store. A driver whose capabilities
+tell `fetches_on_commit` adds `FetchingCommitTests` to its suite.
 """
 
 # ruff: noqa: D102 -- the names of the tests say what is promised
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -15,9 +17,9 @@ from celeriac.errors import EncodeError
 from celeriac.message import Settlement
 from celeriac.results.base import Record, ResultStore
 from celeriac.testing.transport_case import LONG, PATIENCE, SHORT, TransportCase, make_message, names, needs
-from celeriac.transport.base import Commit, QueueSize, RecordingTransport, Transport
+from celeriac.transport.base import Commit, FetchingTransport, QueueSize, RecordingTransport, Transport
 
-__all__ = ["CommitTests"]
+__all__ = ["CommitTests", "FetchingCommitTests"]
 
 
 class CommitTests(TransportCase):
@@ -111,3 +113,81 @@ class CommitTests(TransportCase):
             transport.commit([Commit(Settlement(delivery), record, [bad])])
         assert self.stored_state(store, record.id) is None
         assert transport.extend([delivery], LONG) == []
+
+
+class FetchingCommitTests(TransportCase):
+    """A commit that also fetches."""
+
+    def test_it_can(self, transport: Transport) -> None:
+        assert transport.capabilities.fetches_on_commit
+
+    def test_what_is_published_and_what_was_ready_is_leased_here(
+        self, transport: FetchingTransport, other: Transport, queue: str
+    ) -> None:
+        delivery = self.leased(transport, queue, "m")
+        other.publish([make_message(name, queue) for name in ("ready 1", "ready 2")])
+        commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
+        lost, came = transport.commit_and_fetch([commit], [queue], 10, 10, LONG)
+        came += transport.fetch([queue], 10, 0, LONG)
+        assert (lost, names(came)) == ([], ["ready 1", "ready 2", "next"])
+        assert [(each.queue, each.deliveries, each.redelivered) for each in came] == [(queue, 1, False)] * 3
+        assert other.fetch([queue], 10, 0, LONG) == []
+        assert transport.settle([Settlement(each) for each in came]) == []
+        assert other.size(queue) == QueueSize(0, 0, 0)
+
+    @pytest.mark.parametrize(("limit", "ready"), [(2, 2), (3, 0), (1, 0), (1, 1)])
+    def test_it_brings_no_more_than_it_may(
+        self, transport: FetchingTransport, other: Transport, queue: str, limit: int, ready: int
+    ) -> None:
+        delivery = self.leased(transport, queue, "m")
+        sent = ["next 1", "next 2"]
+        if ready:
+            other.publish([make_message(f"ready {number}", queue) for number in range(ready + 1)])
+            sent = [*(f"ready {number}" for number in range(ready + 1)), *sent]
+        commit = Commit(Settlement(delivery), None, [make_message(name, queue) for name in ("next 1", "next 2")])
+        lost, came = transport.commit_and_fetch([commit], [queue], limit, ready, LONG)
+        assert lost == []
+        assert len(came) <= limit
+        assert names(came) + names(other.fetch([queue], 10, 0, LONG)) == sent
+
+    def test_other_queues_are_left_alone(
+        self, transport: FetchingTransport, other: Transport, make_queue: Callable[[], str]
+    ) -> None:
+        mine, foreign = make_queue(), make_queue()
+        delivery = self.leased(transport, mine, "m")
+        commit = Commit(Settlement(delivery), None, [make_message("here", mine), make_message("there", foreign)])
+        _, came = transport.commit_and_fetch([commit], [mine], 10, 10, LONG)
+        assert names(came + transport.fetch([mine], 10, 0, LONG)) == ["here"]
+        assert names(other.fetch([foreign], 10, PATIENCE, LONG)) == ["there"]
+
+    @needs("priorities")
+    def test_the_urgent_first(self, transport: FetchingTransport, other: Transport, queue: str) -> None:
+        delivery = self.leased(transport, queue, "m")
+        urgent, calm = (9, 0) if transport.capabilities.urgent == "high" else (0, 9)
+        other.publish([make_message("urgent", queue, priority=urgent)])
+        commit = Commit(Settlement(delivery), None, [make_message("calm", queue, priority=calm)])
+        _, came = transport.commit_and_fetch([commit], [queue], 1, 1, LONG)
+        assert names(came + transport.fetch([queue], 10, 0, LONG)) == ["urgent", "calm"]
+
+    @needs("message leases")
+    def test_a_lost_lease_publishes_nothing_and_others_are_fetched(
+        self, transport: FetchingTransport, other: Transport, queue: str
+    ) -> None:
+        transport.publish([make_message("lost", queue)])
+        [delivery] = transport.fetch([queue], 1, PATIENCE, SHORT)
+        assert names(other.fetch([queue], 1, PATIENCE, LONG)) == ["lost"]
+        other.publish([make_message("ready", queue)])
+        commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
+        lost, came = transport.commit_and_fetch([commit], [queue], 10, 10, LONG)
+        assert lost == [delivery]
+        assert names(came + transport.fetch([queue], 10, 0, LONG)) == ["ready"]
+
+    @needs("message leases")
+    def test_its_leases_run_out(self, transport: FetchingTransport, other: Transport, queue: str) -> None:
+        delivery = self.leased(transport, queue, "m")
+        commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
+        _, came = transport.commit_and_fetch([commit], [queue], 10, 10, SHORT)
+        came += transport.fetch([queue], 10, 0, SHORT)
+        [taken] = other.fetch([queue], 10, PATIENCE, LONG)
+        assert (taken.message.id, taken.deliveries) == ("next", 2)
+        assert transport.settle([Settlement(each) for each in came]) == came

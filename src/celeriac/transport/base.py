@@ -17,7 +17,8 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.routing import Queue
 
 __all__ = [
-    "Box", "Capabilities", "Commit", "Mailbox", "QueueSize", "Subscription", "TransactionalTransport", "Transport",
+    "Box", "Capabilities", "Commit", "FetchingTransport", "Mailbox", "QueueSize", "Subscription", "TransactionalTransport",
+    "Transport",
 ]  # fmt: skip
 
 
@@ -37,6 +38,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         transactional: Whether it is a `TransactionalTransport`: messages can be sent inside the user's own transaction.
         batch: How many messages one `publish` best takes when there are a great many: enough to pay for the wait until the
             broker has them, few enough that they stay in the processor's cache.
+        fetches_on_commit: Whether it is a `FetchingTransport`: a commit can bring the next messages.
     """
 
     lease: str = "message"
@@ -50,6 +52,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     survives_restart: bool = True
     transactional: bool = False
     batch: int = 1000
+    fetches_on_commit: bool = False
 
 
 class QueueSize(msgspec.Struct, frozen=True):
@@ -232,6 +235,22 @@ class RecordingTransport(Transport, Protocol):
         """Store records and publish messages as one step. Messages are published even if their record is refused.
 
         Called where `commits_with` was true, with records that are not final.
+        """
+
+
+class FetchingTransport(Transport, Protocol):
+    """A broker that ends deliveries and leases the next ones in one step: what its capability `fetches_on_commit` promises."""
+
+    def commit_and_fetch(
+        self, commits: Sequence[Commit], queues: Sequence[str], limit: int, ready: int, lease: float
+    ) -> tuple[list[Delivery], list[Delivery]]:
+        """`commit`, then a `fetch` that doesn't wait and may bring nothing; returns what each of them does.
+
+        Also called without a store, with commits that have no records.
+
+        Args:
+            limit: As for `fetch`; what these commits publish counts.
+            ready: How many of these may be messages that were ready before: the others are on their way already.
         """
 
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+import msgspec
+
 from celeriac.errors import OperationalError
 from celeriac.log import get_logger
 from celeriac.message import ControlMessage, DeadLetter, Delivery, Message, Settlement
@@ -23,6 +25,7 @@ from celeriac.transport.base import (
     Box,
     Capabilities,
     Commit,
+    FetchingTransport,
     Mailbox,
     QueueSize,
     Subscription,
@@ -50,6 +53,7 @@ class FailoverTransport:
         self._order = order
         self._turn = threading.Lock()
         self._current = self._brokers[next(order)]
+        self._all_fetch = all(broker.capabilities.fetches_on_commit for broker in self._brokers.values())
         self._queues: dict[str, Queue] = {}
         #: Transports at which those queues are declared, by identity.
         self._prepared: set[int] = set()
@@ -61,8 +65,8 @@ class FailoverTransport:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the broker in use can do."""
-        return self._current.capabilities
+        """What the broker in use can do, and of what the way of commits depends on, what all can."""
+        return msgspec.structs.replace(self._current.capabilities, fetches_on_commit=self._all_fetch)
 
     @property
     def url(self) -> str:
@@ -141,6 +145,16 @@ class FailoverTransport:
     def commit(self, commits: Sequence[Commit]) -> list[Delivery]:
         """Store, publish and settle as one step."""
         return self._call(lambda transport: transport.commit(commits))
+
+    def commit_and_fetch(
+        self, commits: Sequence[Commit], queues: Sequence[str], limit: int, ready: int, lease: float
+    ) -> tuple[list[Delivery], list[Delivery]]:
+        """The same, and lease messages."""
+        return self._call(
+            lambda transport: cast("FetchingTransport", transport).commit_and_fetch(
+                commits, queues, limit, ready, lease
+            )
+        )
 
     # queues
 

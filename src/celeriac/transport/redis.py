@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from celeriac.errors import ImproperlyConfigured, MessageTooLarge
 from celeriac.log import get_logger
@@ -65,6 +65,15 @@ _ACTIONS = {Action.ACK: "a", Action.REQUEUE: "r", Action.DEFER: "d", Action.DEAD
 _Command = tuple[Argument, ...]
 
 
+class _Wish(NamedTuple):
+    """What is asked for: its queues in turn, their lists, what the script is told, and when the leases end."""
+
+    queues: list[str]
+    lists: list[str]
+    words: tuple[Argument, ...]
+    deadline: float
+
+
 class RedisTransport:
     """The broker in a Redis database. See `transport.base.Transport` for the verbs.
 
@@ -82,6 +91,7 @@ class RedisTransport:
             urgent="high" if self._keys.highest_first else "low",
             max_bytes=MAX_BYTES,
             batch=BATCH,
+            fetches_on_commit=True,
         )
         self._server = Server(self.settings)
         self._bindings = Bindings(self._server, self._keys)
@@ -203,22 +213,34 @@ class RedisTransport:
         self, queues: Sequence[str], limit: int, lease: float, bell: Bell | None = None, *, listens: bool = False
     ) -> tuple[list[Delivery], float]:
         """One attempt; also returns how many seconds it may be until something is due."""
-        order = self._ordered(queues)
-        lists = [self._keys.lists(queue) for queue in order]
-        steps = [[of_queue[number] for of_queue in lists] for number in range(len(self._keys.steps))]
-        shares = "1" if self._keys.order not in ("priority", "sorted") else "0"
-        deadline = time.monotonic() + lease
-        keys = [*self._keys.heads(), *[key for step in steps for key in step]]
-        args: list[Argument] = [
-            self._keys.prefix, os.urandom(8).hex(), min(limit, STEP), int(lease * 1000), len(order), shares, *order,
-            self._awaited_until(),
-        ]  # fmt: skip
+        wish = self._wish(queues, limit, limit, lease)
+        keys = [*self._keys.heads(), *wish.lists]
+        args = (self._keys.prefix, *wish.words)
         listened = keys[3:] if listens else ()  # the agenda and the lists
         answer: Any = bell.run(FETCH, keys, args, listened) if bell is not None else self._server.run(FETCH, keys, args)
         if answer[0] == _LATE:  # by the server's clock, which has jumped
             self._clock_read_at = -math.inf
             return [], 0.0
-        names = {self._keys.list_name(queue, step).encode(): queue for queue in order for step in self._keys.steps}
+        return self._deliveries(wish, answer), answer[0] / 1000 if answer[0] >= 0 else 3600.0
+
+    def _wish(self, queues: Sequence[str], limit: int, from_lists: int, lease: float) -> _Wish:
+        order = self._ordered(queues)
+        lists = [self._keys.lists(queue) for queue in order]
+        shares = "1" if self._keys.order not in ("priority", "sorted") else "0"
+        return _Wish(
+            order,
+            [of_queue[number] for number in range(len(self._keys.steps)) for of_queue in lists],
+            (
+                os.urandom(8).hex(), min(limit, STEP), min(from_lists, STEP), int(lease * 1000), len(order), shares,
+                *order, self._awaited_until(),
+            ),
+            time.monotonic() + lease,
+        )  # fmt: skip
+
+    def _deliveries(self, wish: _Wish, answer: Any) -> list[Delivery]:
+        names = {
+            self._keys.list_name(queue, step).encode(): queue for queue in wish.queues for step in self._keys.steps
+        }
         deliveries = []
         for number in range(1, len(answer), 2):
             token = answer[number]
@@ -226,10 +248,11 @@ class RedisTransport:
             message, count, starts = decode(answer[number + 1], queue)
             deliveries.append(
                 Delivery(
-                    message=message, queue=queue, token=token, deadline=deadline, deliveries=max(1, count), starts=starts
+                    message=message, queue=queue, token=token, deadline=wish.deadline, deliveries=max(1, count),
+                    starts=starts,
                 )
             )  # fmt: skip
-        return deliveries, answer[0] / 1000 if answer[0] >= 0 else 3600.0
+        return deliveries
 
     def _awaited_until(self) -> int:
         """Until when we wait for an answer that is asked for now, in milliseconds of the server's clock.
@@ -311,19 +334,37 @@ class RedisTransport:
 
     def commit(self, commits: Sequence[Commit]) -> list[Delivery]:
         """Settle, store and publish, in one script."""
+        return self._commit(commits, None)[0]
+
+    def commit_and_fetch(
+        self, commits: Sequence[Commit], queues: Sequence[str], limit: int, ready: int, lease: float
+    ) -> tuple[list[Delivery], list[Delivery]]:
+        """The same, and lease messages in the very script."""
+        # What a fetch does beside must not be put off.
+        is_due = time.monotonic() >= min(self._restore_at, self._beat_at)
+        return self._commit(commits, None if is_due else self._wish(queues, limit, ready, lease))
+
+    def _commit(self, commits: Sequence[Commit], wish: _Wish | None) -> tuple[list[Delivery], list[Delivery]]:
         prepared = [self._commit_arguments(commit) for commit in commits]
         lost: list[Delivery] = []
+        came: list[Delivery] = []
         for start in range(0, len(prepared), STEP):
-            args: list[Argument] = [self._keys.prefix]
+            keys = self._keys.heads()
+            args: list[Argument] = [self._keys.prefix, "0"]
+            if wish is not None and start + STEP >= len(prepared):
+                keys += wish.lists
+                args[1:] = ("1", *wish.words)
             for words in prepared[start : start + STEP]:
                 args += words
-            numbers = self._server.run(COMMIT, self._keys.heads(), args)
+            numbers, answer = self._server.run(COMMIT, keys, args)
             lost += [commits[start + number - 1].settlement.delivery for number in numbers]
-        return lost
+            if wish is not None:
+                came += self._deliveries(wish, answer)
+        return lost, came
 
     def publish_recorded(self, messages: Sequence[Message], records: Sequence[Record]) -> None:
         """Store and publish in one script for each group of records; the messages come with the last one."""
-        words: list[Argument] = [self._keys.prefix]
+        words: list[Argument] = [self._keys.prefix, "0"]
         for number, record in enumerate(records, 1):
             commands = self._commands(messages) if number == len(records) else ()
             words += ("", "", "a", 0, "", 6, *self._record_arguments(record), len(commands))

@@ -136,21 +136,27 @@ end
 #: empty the queues must go on then: so these scripts begin with a write that does nothing.
 _GOES_ON = "redis.call('ZREM', INDEX, '')\n"
 
-#: KEYS 5…: the lists, all queues of the most urgent step first. ARGV 2…: random part of the tokens, limit, milliseconds of
+#: A *wish* for messages, in ARGV: random part of the tokens, limit, how many of these may come from the lists, milliseconds of
 #: the lease, number of queues, whether queues share ("1") or come in strict order, the queues, the moment after which nobody
-#: waits for the answer.
-#: Returns milliseconds until the agenda's next entry (-1: none; -2: it was too late), then token, element, token, element, …
-FETCH = Script(
-    _COMMON
-    + _GOES_ON
-    + r"""
-local random, limit, lease, queues = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local shares = ARGV[6] == '1'
-if NOW > tonumber(ARGV[7 + queues]) then return {-2} end
+#: waits for the answer. Its lists are KEYS 5…, all queues of the most urgent step first.
+#: The answer is milliseconds until the agenda's next entry (-1: none; -2: it was too late), then token, element, token, …
+_WISH = r"""
+local random, left, lease, queues, shares, names, from_lists, in_time = '', 0, 0, 0, false, 0, 0, true
+local answer = {-1}
+
+-- Returns where it ends.
+local function read_wish(at)
+  random, left, from_lists = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  lease, queues, shares, names = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), ARGV[at + 5] == '1', at + 5
+  in_time = NOW <= tonumber(ARGV[names + queues + 1])
+  return names + queues + 2
+end
+
 -- Types first: an error must not come when an element is out of its list already.
-redis.call('HLEN', UNACKED); redis.call('HLEN', ODD); redis.call('ZCARD', INDEX)
-for q = 1, queues do redis.call('ZCARD', leases(ARGV[6 + q])) end
-follow_agenda()
+local function check_types()
+  redis.call('HLEN', UNACKED); redis.call('HLEN', ODD); redis.call('ZCARD', INDEX)
+  for q = 1, queues do redis.call('ZCARD', leases(ARGV[names + q])) end
+end
 
 -- Whether a stock worker can restore this element. What begins and ends as kombu writes it is taken for whole.
 local function is_sound(element)
@@ -169,11 +175,7 @@ local function counted(element)
   return element
 end
 
-local answer, left = {-1}, limit
-
-local function take(key, queue, want)
-  local elements = want > 0 and redis.call('RPOP', key, want)
-  if not elements or #elements == 0 then return 0 end
+local function lease_all(elements, key, queue)
   local name, ending, ends_at = string.sub(key, #PREFIX + 1), address(queue), NOW + lease
   local whole, odd, index, ends = {}, {}, {}, {}
   for _, element in ipairs(elements) do
@@ -202,40 +204,95 @@ local function take(key, queue, want)
   redis.call('ZADD', leases(queue), unpack(ends))
   remind('l', queue, ends_at)
   left = left - #elements
-  return #elements
 end
 
-for first = 5, #KEYS, math.max(queues, 1) do
-  local share = shares and math.ceil(left / queues) or left
-  for round = 1, 2 do
-    for q = 1, queues do
-      if left > 0 then take(KEYS[first + q - 1], ARGV[6 + q], math.min(share, left)) end
+-- From the lists: `from_lists` at most.
+local function take_all()
+  local may = math.min(left, from_lists)
+  local function take(key, queue, want)
+    local elements = want > 0 and redis.call('RPOP', key, want)
+    if elements and #elements > 0 then
+      lease_all(elements, key, queue)
+      may = may - #elements
     end
-    share = left
-    if queues == 1 or left == 0 then break end
   end
-  if left == 0 then break end
+  for first = 5, #KEYS, math.max(queues, 1) do
+    local share = shares and math.ceil(may / queues) or may
+    for round = 1, 2 do
+      for q = 1, queues do
+        if may > 0 then take(KEYS[first + q - 1], ARGV[names + q], math.min(share, may)) end
+      end
+      share = may
+      if queues == 1 or may == 0 then break end
+    end
+    if may == 0 then break end
+  end
 end
+"""
 
+#: ARGV 2…: a wish. Returns its answer.
+FETCH = Script(
+    _COMMON
+    + _GOES_ON
+    + _WISH
+    + r"""
+read_wish(2)
+if not in_time then return {-2} end
+check_types()
+follow_agenda()
+take_all()
 local following = redis.call('ZRANGE', AGENDA, 0, 0, 'WITHSCORES')
 if following[2] then answer[1] = math.max(0, tonumber(following[2]) - NOW) end
 return answer
 """
 )
 
-#: ARGV 2…: for each commit token, queue, action (a, r, d, x), starts, moment or head, number of arguments of the record (0 or
-#: 6), these, number of commands, and each as number of its words and the words. Returns the numbers (1, …) of lost leases.
+#: ARGV 2…: "1" and a wish, or "0"; then for each commit token, queue, action (a, r, d, x), starts, moment or head, number of
+#: arguments of the record (0 or 6), these, number of commands, and each as number of its words and the words. Returns the
+#: numbers (1, …) of lost leases and the wish's answer. What is sent to an empty queue that is wished for is leased at once: so
+#: the next step of a chain needs no other call, and nobody's bell rings in vain.
 COMMIT = Script(
     _COMMON
     + PUT
+    + _WISH
     + r"""
-local at = 2
+local at = 3
+if ARGV[2] == '1' then
+  at = read_wish(3)
+  if not in_time or not pcall(check_types) then left, from_lists = 0, 0 end
+end
+
+-- Queues by their lists, as long as these are empty.
+local empty
+local function empty_lists()
+  if not empty then
+    empty = {}
+    if redis.call('EXISTS', unpack(KEYS, 5)) == 0 then
+      for n = 5, #KEYS do empty[KEYS[n]] = ARGV[names + (n - 5) % queues + 1] end
+    end
+  end
+  return empty
+end
+
+-- LPUSH, or a lease of its own.
+local function push(key, first, last)
+  local queue = left > 0 and empty_lists()[key]
+  if queue and last - first < left then
+    lease_all({unpack(ARGV, first, last)}, key, queue)
+  else
+    if queue then empty = {} end
+    redis.call('LPUSH', key, unpack(ARGV, first, last))
+  end
+end
+
 local function word() local value = ARGV[at]; at = at + 1; return value end
 
 local function skip_or_do(does)
   for _ = 1, tonumber(word()) do
     local words = tonumber(word())
-    if does then redis.call(unpack(ARGV, at, at + words - 1)) end
+    if does then
+      if ARGV[at] == 'LPUSH' then push(ARGV[at + 1], at + 2, at + words - 1) else redis.call(unpack(ARGV, at, at + words - 1)) end
+    end
     at = at + words
   end
 end
@@ -295,7 +352,11 @@ while at <= #ARGV do
 end
 for queue, gone in pairs(ended) do redis.call('ZREM', leases(queue), unpack(gone)) end
 if #tokens > 0 then redis.call('ZREM', INDEX, unpack(tokens)) end
-return lost
+if from_lists > 0 then
+  follow_agenda()
+  take_all()
+end
+return {lost, answer}
 """
 )
 

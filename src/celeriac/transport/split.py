@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from celeriac.errors import CeleriacError
 from celeriac.message import ControlMessage, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import ResultStore
@@ -26,8 +28,8 @@ class SplitTransport:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the one can do that is read from."""
-        return self._reading.capabilities
+        """What the one can do that is read from, except what takes both."""
+        return msgspec.structs.replace(self._reading.capabilities, fetches_on_commit=False)
 
     @property
     def url(self) -> str:

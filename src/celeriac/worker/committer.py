@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from celeriac.chord_notes import over_note
 from celeriac.errors import CeleriacError, OperationalError
@@ -18,9 +19,10 @@ from celeriac.message import Action, Delivery, Message, Settlement
 from celeriac.results.base import Fence, Record, ResultStore
 from celeriac.states import FAILURE
 from celeriac.timing import backoff
-from celeriac.transport.base import Commit, Transport
+from celeriac.transport.base import Commit, FetchingTransport, Transport
 from celeriac.worker.chords import Entry, count, forget
 from celeriac.worker.end_record import end_record
+from celeriac.worker.intake import Intake
 from celeriac.worker.leases import Leases
 
 __all__ = ["Committer", "Entry"]
@@ -49,6 +51,7 @@ class Committer:
         store: None when results are disabled.
         on_committed: Called, from the thread, with entries that are done and the deliveries that were refused because
             their lease is lost.
+        intake: Whose fetches commits take over, where the broker can do both in one step.
     """
 
     def __init__(
@@ -57,12 +60,17 @@ class Committer:
         store: ResultStore | None,
         leases: Leases,
         on_committed: Callable[[list[Entry], list[Delivery]], None],
+        intake: Intake | None = None,
     ) -> None:
         self._transport = transport
         self._store = store
         self._leases = leases
         self._on_committed = on_committed
         self._is_atomic = store is not None and transport.commits_with(store)
+        # With a store elsewhere, a commit may have to wait for that store: then fetching is better off by itself.
+        can_fetch = transport.capabilities.fetches_on_commit and (store is None or self._is_atomic)
+        self._intake = intake if can_fetch else None
+        self._is_failing = False
         self._condition = threading.Condition()
         self._pending: list[Entry] = []
         self._in_hand = 0
@@ -75,11 +83,22 @@ class Committer:
         """Start committing."""
         self._thread.start()
 
-    def add(self, entries: Sequence[Entry]) -> None:
-        """Commit these, in this order. May be called from any thread."""
+    def add(self, entries: Sequence[Entry], *, wake: bool = True) -> None:
+        """Commit these, in this order; without `wake`, soon: when `wake` is called. May be called from any thread."""
         with self._condition:
             self._pending.extend(entries)
-            self._condition.notify()
+            if wake or self._intake is None:
+                self._condition.notify()
+
+    def wake(self) -> None:
+        """Commit what was added."""
+        if self._pending:
+            with self._condition:
+                self._condition.notify()
+
+    def will_claim(self) -> bool:
+        """Whether a commit is to come that also fetches."""
+        return self._intake is not None and not self._is_failing and bool(self._pending)
 
     @property
     def backlog(self) -> int:
@@ -111,6 +130,15 @@ class Committer:
                 forget(self._store, batch, {delivery.token for delivery in refused}, is_atomic=self._is_atomic)
             self._leases.discard([entry.settlement.delivery for entry in batch if entry.settlement is not None])
             self._on_committed(batch, refused)
+            if self._intake is not None:
+                self._is_failing = False
+                self._intake.go_on()
+
+    def _has_failed(self) -> None:
+        """It may take long: let intake fetch by itself meanwhile."""
+        if self._intake is not None:
+            self._is_failing = True
+            self._intake.go_on()
 
     def _count_until_done(self, batch: list[Entry]) -> list[Entry]:
         attempt = 0
@@ -121,6 +149,7 @@ class Committer:
                 return counted
             except OperationalError as exc:
                 attempt += 1
+                self._has_failed()
                 pause = backoff(attempt, cap=LONGEST_PAUSE)
                 logger.warning("the parts of chords can't be counted, trying again in %.1f s: %s", pause, exc)
                 threading.Event().wait(pause)
@@ -135,6 +164,7 @@ class Committer:
                 return self._commit(batch, steps)
             except OperationalError as exc:
                 attempt += 1
+                self._has_failed()
                 pause = backoff(attempt, cap=LONGEST_PAUSE)
                 logger.warning("%d outcome(s) can't be committed, trying again in %.1f s: %s", len(batch), pause, exc)
                 threading.Event().wait(pause)
@@ -193,10 +223,19 @@ class Committer:
         if not commits:
             return []
         faultpoint("before_commit")
-        refused = self._transport.commit(commits)
+        refused = self._transport_commit(commits)
         faultpoint("after_commit")
         if told:
             told.difference_update((e.record.id, e.record.fence) for e in batch if e.settlement and e.record)
+        return refused
+
+    def _transport_commit(self, commits: list[Commit]) -> list[Delivery]:
+        """And take the next messages, if the broker can do it in the same step."""
+        if self._intake is None or (claim := self._intake.claim()) is None:
+            return self._transport.commit(commits)
+        refused, came = cast("FetchingTransport", self._transport).commit_and_fetch(commits, *claim)
+        if came:
+            self._intake.claimed(came)
         return refused
 
     def _record_of(self, entry: Entry) -> Record | None:
@@ -232,6 +271,8 @@ class Committer:
         self._told.difference_update((record.id, record.fence) for record in records)
         faultpoint("before_ack")
         settlements = [entry.settlement for entry in batch if entry.settlement is not None]
-        if settlements:
+        if settlements and self._intake is not None:
+            lost = lost + self._transport_commit([Commit(settlement) for settlement in settlements])
+        elif settlements:
             lost = lost + self._transport.settle(settlements)
         return lost

@@ -99,6 +99,12 @@ class Consuming:
             self._transport.close()
             self._waiting = set()
 
+    # called by the committer's thread
+
+    def came(self) -> None:
+        """Messages have come with a commit."""
+        self._waiting, self._look_at = set(), self._now() + LOOK_EVERY
+
     # called by anyone
 
     def problem(self) -> str:

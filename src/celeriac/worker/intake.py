@@ -1,8 +1,9 @@
 """Fetches messages as far as the pool can use them, from a thread of its own.
 
-One round trip takes as many as are wanted. What comes is put under lease renewal, looked up in the result store where it
-was delivered before, and handed to the supervisor's event loop; while the store is away, only what is doubtful waits for
-it. While the broker is away it tries again, for ever unless the settings set an end.
+One round trip takes as many as are wanted; where the broker can fetch in the step that commits, the committer's thread does
+it (`claim`, `claimed`), and this one sleeps as long as that brings enough. What comes is put under lease renewal, looked up
+in the result store where it was delivered before, and handed to the supervisor's event loop; while the store is away, only
+what is doubtful waits for it. While the broker is away it tries again, for ever unless the settings set an end.
 """
 
 from __future__ import annotations
@@ -73,8 +74,10 @@ class Intake:
         #: Called, from the thread, when the broker is lost: at the first failure, before any attempt to connect anew.
         self.on_away: Callable[[], None] = lambda: None
         self._condition = threading.Condition()
+        self._taking = threading.Lock()  # two threads take: this one and the committer's
         self._left_out: frozenset[str] = frozenset()
         self._wanted = 0
+        self._asked = 0  # of these, what a fetch under way may bring
         self._is_stopping = False
         #: What was fetched and waits until the store can be read, and who looks whether it can.
         self._waiting: list[Delivery] = []
@@ -87,13 +90,18 @@ class Intake:
         """Start fetching."""
         self._thread.start()
 
-    def want(self, number: int) -> None:
-        """How many messages may be fetched now. Called by the event loop."""
+    def want(self, number: int, will_claim: Callable[[], bool] = lambda: False) -> None:
+        """How many messages may be fetched now. Called by the event loop.
+
+        Args:
+            will_claim: Tells whether `claim` will come for them, and `go_on` after that.
+        """
         if number == self._wanted:
             return
         with self._condition:
             self._wanted = number
-            self._condition.notify()
+            if not will_claim():  # asked only now: a claim to come sees the new number
+                self._condition.notify()
 
     def consume(self, queues: Sequence[str]) -> None:
         """Fetch from these queues from now on. Called by the event loop."""
@@ -121,6 +129,38 @@ class Intake:
         if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    # called by the committer's thread
+
+    def claim(self) -> tuple[list[str], int, int, float] | None:
+        """What a commit may bring: queues, how many messages, how many of these from what is ready, seconds of lease."""
+        if self._leases.is_behind or self._is_deaf():
+            return None
+        with self._condition:
+            number = self._room()
+            queues = self._open_queues()
+            if self._is_stopping or self._waiting or number <= 0 or not queues:
+                return None
+            return queues, number, max(0, number - self._asked), self._lease
+
+    def claimed(self, deliveries: list[Delivery]) -> None:
+        """What a commit has brought. Never raises: that would be taken for the commit's failure."""
+        self._consuming.came()
+        try:
+            self._take(deliveries)
+        except Exception as exc:
+            trace = None if isinstance(exc, OperationalError) else exc
+            logger.error(
+                "%d message(s) can't be taken now, their leases will run out: %s", len(deliveries), exc, exc_info=trace
+            )
+
+    def go_on(self) -> None:
+        """No claim comes any more for now: fetch what is still wanted."""
+        if self._wanted > 0:
+            with self._condition:
+                self._condition.notify()
+
+    # the thread
 
     def _run(self) -> None:
         failures = 0
@@ -168,7 +208,7 @@ class Intake:
 
     def _is_blind(self) -> bool:
         """Whether each message would have to wait for the store, and it is away: then others shall have them."""
-        if self._store is None or self.revocations.unheard_until != float("inf"):
+        if self._store is None or not self._is_deaf():
             return False
         try:
             self._store.get([""])
@@ -177,9 +217,17 @@ class Intake:
             return True
         return False
 
+    def _is_deaf(self) -> bool:
+        """Whether the worker has not heard yet what is revoked."""
+        return self._store is not None and self.revocations.unheard_until == float("inf")
+
     def _fetch(self, queues: list[str], number: int) -> list[Delivery]:
         self._consuming.begins()
-        deliveries = self._transport.fetch(queues, number, ASK_EVERY if self._waiting else WAIT, self._lease)
+        self._asked = number
+        try:
+            deliveries = self._transport.fetch(queues, number, ASK_EVERY if self._waiting else WAIT, self._lease)
+        finally:
+            self._asked = 0
         self._consuming.ends(len(deliveries), queues)
         return deliveries
 
@@ -196,21 +244,30 @@ class Intake:
             paused = [delivery for delivery in deliveries if delivery.queue in self._left_out]
             deliveries = [delivery for delivery in deliveries if delivery.queue not in self._left_out]
             self._wanted = max(0, self._wanted - len(deliveries))
-        if paused:  # while this fetch was under way
-            self._give_back(paused)
+        try:
+            if paused:  # while this fetch was under way
+                self._give_back(paused)
+            with self._taking:
+                ready, stored = self._sorted(deliveries)
+        except BaseException:
+            self._leases.discard(deliveries)
+            raise
+        if ready:
+            self._on_deliveries(ready, stored)
+
+    def _sorted(self, deliveries: list[Delivery]) -> tuple[list[Delivery], dict[str, Record]]:
+        """What can go to the loop, with what is stored of it; the rest waits for the store."""
         stored = self._stored([*self._waiting, *deliveries])
         if stored is None:
             self._waiting += [delivery for delivery in deliveries if self._is_doubtful(delivery)]
-            ready = [delivery for delivery in deliveries if not self._is_doubtful(delivery)]
-        else:
-            ready = [_newer(delivery, stored) for delivery in (*self._waiting, *deliveries)]
-            self._waiting = []
-        if ready:
-            self._on_deliveries(ready, stored or {})
+            return [delivery for delivery in deliveries if not self._is_doubtful(delivery)], {}
+        ready = [_newer(delivery, stored) for delivery in (*self._waiting, *deliveries)]
+        self._waiting = []
+        return ready, stored
 
     def _give_back(self, deliveries: list[Delivery]) -> None:
+        self._leases.discard(deliveries)  # first: if the broker can't be told, they run out
         self._transport.settle([Settlement(delivery, Action.REQUEUE) for delivery in deliveries])
-        self._leases.discard(deliveries)
 
     def _is_doubtful(self, delivery: Delivery) -> bool:
         """Whether it may have ended, or been revoked unheard: without the store's word it can't be run."""

@@ -188,12 +188,12 @@ class Supervisor:
             limited=frozenset(limits_by_task(self.hello.tasks)),
         )
         self.leases = Leases(transport, conf.task_lease, self._from_thread(self._on_lost))
-        self.committer = Committer(transport, self.store, self.leases, self._after_commit)
         self.consuming = Consuming(transport, conf, self.leases.__len__)
         self.intake = Intake(
             transport, self.store, self.leases, self.queues.names, conf.task_lease, self._from_thread(self._on_deliveries),
             self.consuming, self._from_thread(self._give_up),
         )  # fmt: skip
+        self.committer = Committer(transport, self.store, self.leases, self._after_commit, self.intake)
         self.presence = Presence(transport, self.node)
         self.control = Control(self)
         self._rules = msgspec.structs.replace(self._rules, revoked=self.control.revocations)
@@ -365,7 +365,7 @@ class Supervisor:
                 self.gate.end(assignment, entry, is_final=not goes_on)
             else:
                 entries.append(entry)
-        self.committer.add(entries)
+        self.committer.add(entries, wake=False)  # first dispatch; `on_capacity` comes then
 
     def _entry(self, assignment: Assignment, outcome: Outcome) -> Entry:
         settlement = None
@@ -496,7 +496,9 @@ class Supervisor:
         self.gate.on_capacity()
         self._is_held_back = True  # before looking, so that the commit that changes the answer tells us
         self._is_held_back = self.committer.backlog > MAX_BACKLOG
-        self.intake.want(0 if self.is_stopping or self._is_held_back else self.gathering.wanted(self.pool))
+        wanted = 0 if self.is_stopping or self._is_held_back else self.gathering.wanted(self.pool)
+        self.intake.want(wanted, self.committer.will_claim)
+        self.committer.wake()
 
     def _watch_while_busy(self) -> None:
         if not self._is_watching and (self.pool.held or self.pool.ready):
