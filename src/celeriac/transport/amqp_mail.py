@@ -25,6 +25,8 @@ __all__ = ["AmqpMail"]
 
 #: Results that the server sends ahead; the others wait there.
 _PREFETCH = 1000
+#: Results that are acknowledged at once.
+_ACKNOWLEDGED = _PREFETCH // 4
 
 
 class _Parts:
@@ -39,6 +41,8 @@ class _Parts:
         self.opening = threading.Lock()
         self.receiving_now = threading.Lock()
         self.is_woken = False
+        #: What was received and not acknowledged: how many, and the last one's tag.
+        self.unacknowledged, self.tag = 0, 0
 
 
 class AmqpMail:
@@ -82,7 +86,7 @@ class AmqpMail:
             channel.ask(
                 deadline, declare_queue(box, arguments, auto_delete=True), prefetch(_PREFETCH), consume(box, box)
             )
-            parts.channel = channel
+            parts.channel, parts.unacknowledged = channel, 0
         finally:
             parts.opening.release()
 
@@ -94,21 +98,26 @@ class AmqpMail:
         parts.is_woken = False
 
     def receive(self, take_in: Callable[[list[tuple[bytes, str]]], None]) -> None:
-        """Hand over what has come, then acknowledge it."""
+        """Hand over what has come. It is acknowledged many at once, or when nothing comes: the broker only counts them."""
         parts = self._parts
         channel = parts.channel
         if channel is None:
             return
         with parts.receiving_now:
-            received, tag = [], 0
+            received = []
             while channel.inbox:
                 pushed = channel.inbox.popleft()
-                tag = pushed.method.delivery_tag
+                parts.tag = pushed.method.delivery_tag
                 received.append((pushed.body, decode_properties(pushed.header).content_type or ""))
-            if tag:
+            if received:
                 take_in(received)
-                channel.acknowledge([(tag, True)])
-            elif channel.error is not None:
+                parts.unacknowledged += len(received)
+            if parts.unacknowledged and (not received or parts.unacknowledged >= _ACKNOWLEDGED):
+                parts.unacknowledged = 0
+                channel.acknowledge([(parts.tag, True)])
+            if received:
+                return
+            if channel.error is not None:
                 raise copy_of(channel.error)
             elif channel.cancelled:  # the queue was deleted: have it again
                 parts.channel = None

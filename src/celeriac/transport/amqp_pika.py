@@ -55,6 +55,9 @@ class Services(SelectorIOServicesAdapter):  # type: ignore[misc]
             if isinstance(result, tuple):
                 self.stream = result[0]
                 self.stream._MAX_RECV_BYTES = _PIECE
+                if ssl_context is None:
+                    # One read each time: it takes what is there, and to hear that there is no more costs another call.
+                    self.stream._MAX_CONSUME_BYTES = 1
             on_done(result)
 
         return super().create_streaming_connection(protocol_factory, sock, done, ssl_context, server_hostname)
