@@ -212,9 +212,9 @@ class Settings(SettingTable, MutableMapping[str, Any]):
         for callback in self._observers:
             callback(*changes, **settings)
 
-    def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+    def add_defaults(self, d: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         """Add values that rank below configured ones and above the table's, from a mapping or a function."""
-        values = defaults() if callable(defaults) else defaults
+        values = d() if callable(d) else d
         # None is kept where it is a value of its own, such as "no result store"; elsewhere it says nothing.
         self._added.update({n: v for n, v in self._checked(values).items() if v is not None or _has_none(n)})
         self._resolve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,10 @@ from celeriac.worker.request import Request
 from tests.support.apps import memory_app
 
 #: What Celery documents: kind of object → names of its attributes.
-DOCUMENTED: dict[str, list[str]] = json.loads((Path(__file__).parent / "data" / "celery_attributes.json").read_text())
+DATA = Path(__file__).parent / "data"
+DOCUMENTED: dict[str, list[str]] = json.loads((DATA / "celery_attributes.json").read_text())
+#: Kind of object → names of its methods → names of their parameters.
+PARAMETERS: dict[str, dict[str, list[str]]] = json.loads((DATA / "celery_parameters.json").read_text())
 #: What this version does not have yet, by what it comes with.
 LATER = {
     "periodic tasks": {"app": "Beat add_periodic_task"},
@@ -74,6 +78,20 @@ def test_every_documented_attribute_is_there(kind: str, objects: dict[str, Any])
     missing = {name for name in DOCUMENTED[kind] if not has(objects[kind], name)}
     later = {name for kinds in LATER.values() for name in kinds.get(kind, "").split()}
     assert missing == later | set(NEVER.get(kind, "").split())
+
+
+@pytest.mark.parametrize("kind", PARAMETERS)
+def test_methods_take_their_documented_parameters_by_name(kind: str, objects: dict[str, Any]) -> None:
+    missing = []
+    for name, parameters in PARAMETERS[kind].items():
+        method = getattr(objects[kind], name, None)
+        if method is None:
+            continue
+        takes = inspect.signature(method).parameters
+        if not any(each.kind is each.VAR_KEYWORD for each in takes.values()):
+            missing += [f"{name}({parameter}=)" for parameter in parameters if parameter not in takes]
+    # A group's links have the names that those of other signatures have.
+    assert missing == (["link(sig=)", "link_error(sig=)"] if kind == "canvas.group" else [])
 
 
 def test_each_kind_is_looked_at(objects: dict[str, Any]) -> None:
