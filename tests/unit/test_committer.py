@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import queue
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 
 import pytest
 
-from celeriac.message import Delivery, Message, Settlement
+from celeriac.errors import OperationalError
+from celeriac.message import Action, Delivery, Message, Settlement
 from celeriac.results.base import Record
 from celeriac.results.open import open_store
 from celeriac.transport.open import open_transport
-from celeriac.worker.committer import Committer, Entry
+from celeriac.worker.committer import PIECE, Committer, Entry
 from celeriac.worker.leases import Leases
 from tests.support.flaky import FlakyStore, FlakyTransport
 
@@ -179,6 +181,31 @@ def test_outcome_that_a_driver_chokes_on_is_buried_and_the_others_are_committed(
     (letter,) = bench.transport.dead_letters()
     assert letter.message.id == "bad"
     assert letter.reason == "its outcome can't be committed: too large for a column"
+
+
+class _TiringTransport(FlakyTransport):
+    """Is away now and then: from the second `settle` on, once."""
+
+    sizes: list[int]
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
+        self.sizes = [*getattr(self, "sizes", []), len(settlements)]
+        if len(self.sizes) == 2:
+            raise OperationalError("no answer within 4 s")
+        return super().settle(settlements)
+
+
+def test_much_that_is_put_off_goes_in_pieces_and_none_twice(make_bench: Callable[..., _Bench]) -> None:
+    """A broker may need long for each: what it has done of a batch is not sent again when the rest fails."""
+    bench = make_bench(transport_type=_TiringTransport)
+    number = 2 * PIECE + 1
+    deliveries = bench.deliver(*(str(each) for each in range(number)))
+    later = time.time() + 3600
+    bench.committer.add([Entry(Settlement(each, Action.DEFER, until=later)) for each in deliveries])
+    assert bench.wait_ended(number) == []
+    assert bench.transport.sizes == [PIECE, PIECE, PIECE, 1]
+    size = bench.transport.size(QUEUE)
+    assert (size.ready, size.delayed, size.leased) == (0, number, 0)
 
 
 def test_what_can_not_even_be_buried_is_left_to_its_lease(make_bench: Callable[..., _Bench]) -> None:

@@ -8,6 +8,7 @@ settled before it is stored. Where the broker can write to the store, all three 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -31,17 +32,26 @@ logger = get_logger("celeriac.worker.committer")
 
 #: Longest pause between two attempts, in seconds.
 LONGEST_PAUSE = 2.0
+#: Entries that may wait, and seconds that committing them may take, before intake stops.
+MAX_BACKLOG, LONGEST_WAIT = 1000, 0.25
+#: Entries in one batch from which on it tells how long each takes: of few most is the way to the broker.
+MANY = 32
+#: Deliveries in one `settle`, if they are not only acknowledged.
+PIECE = 200
 _UNCOMMITTED = "its outcome can't be committed"
 
 
 class _Steps:
     """Which steps of a batch are done, so that one that is tried again does not publish twice."""
 
-    __slots__ = ("is_published", "is_stored")
+    __slots__ = ("is_published", "is_stored", "lost", "settled")
 
     def __init__(self) -> None:
         self.is_stored = False
         self.is_published = False
+        #: Tokens of what was settled, and which of these had lost their lease.
+        self.settled: set[object] = set()
+        self.lost: list[Delivery] = []
 
 
 class Committer:
@@ -74,6 +84,8 @@ class Committer:
         self._condition = threading.Condition()
         self._pending: list[Entry] = []
         self._in_hand = 0
+        #: Usual seconds for each of many.
+        self.pace = 1e-4
         #: Records that were stored before the handlers of their tasks ran: (task id, fence). Their outcomes are to come.
         self._told: set[tuple[str, Fence]] = set()
         self._is_stopping = False
@@ -101,6 +113,11 @@ class Committer:
         return self._intake is not None and not self._is_failing and bool(self._pending)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether so much waits to be committed that no more should be taken in."""
+        return self.backlog > min(MAX_BACKLOG, max(MANY, LONGEST_WAIT / self.pace))
+
+    @property
     def backlog(self) -> int:
         """How many entries are not yet committed."""
         return len(self._pending) + self._in_hand
@@ -123,8 +140,12 @@ class Committer:
                     self._condition.wait()
                 batch, self._pending = self._pending, []
                 self._in_hand = len(batch)
+            began = time.monotonic()
             batch = self._count_until_done(batch)
             refused = self._commit_until_done(batch)
+            if self._in_hand >= MANY:
+                pace = (time.monotonic() - began) / self._in_hand
+                self.pace = max(pace, self.pace + 0.2 * (pace - self.pace))
             self._in_hand = 0
             if self._store is not None:
                 forget(self._store, batch, {delivery.token for delivery in refused}, is_atomic=self._is_atomic)
@@ -171,8 +192,10 @@ class Committer:
             except Exception as exc:  # a value that a driver can't take must not end this thread
                 if len(batch) == 1:
                     return self._give_up(batch[0], exc)
-                refused: list[Delivery] = []  # one of them is bad: find it, commit the others
+                refused = list(steps.lost)  # one of them is bad: find it, commit the others
                 for entry in batch:
+                    if entry.settlement is not None and entry.settlement.delivery.token in steps.settled:
+                        continue
                     refused += self._commit_until_done([entry])
                 return refused
 
@@ -257,7 +280,11 @@ class Committer:
         """
         settling = [entry for entry in batch if entry.settlement is not None]
         doubtful = [
-            e.settlement.delivery for e in settling if e.settlement and self._leases.is_over(e.settlement.delivery)
+            e.settlement.delivery
+            for e in settling
+            if e.settlement
+            and e.settlement.delivery.token not in steps.settled
+            and self._leases.is_over(e.settlement.delivery)
         ]
         lost = self._transport.extend(doubtful, 30.0) if doubtful else []
         lost_tokens = {delivery.token for delivery in lost}
@@ -270,9 +297,17 @@ class Committer:
         self._publish([message for entry in batch for message in entry.messages], steps)
         self._told.difference_update((record.id, record.fence) for record in records)
         faultpoint("before_ack")
-        settlements = [entry.settlement for entry in batch if entry.settlement is not None]
-        if settlements and self._intake is not None:
-            lost = lost + self._transport_commit([Commit(settlement) for settlement in settlements])
-        elif settlements:
-            lost = lost + self._transport.settle(settlements)
-        return lost
+        self._settle([entry.settlement for entry in batch if entry.settlement is not None], steps)
+        return lost + steps.lost
+
+    def _settle(self, settlements: list[Settlement], steps: _Steps) -> None:
+        """In pieces, if there is much to put off: a broker gets no more of it than it can do in a call's time."""
+        left = [each for each in settlements if each.delivery.token not in steps.settled]
+        size = PIECE if sum(each.action is not Action.ACK for each in left) > PIECE else max(1, len(left))
+        for start in range(0, len(left), size):
+            piece = left[start : start + size]
+            if self._intake is not None:
+                steps.lost += self._transport_commit([Commit(settlement) for settlement in piece])
+            else:
+                steps.lost += self._transport.settle(piece)
+            steps.settled.update(each.delivery.token for each in piece)

@@ -11,12 +11,14 @@ from celeriac.rates import Taken, interval_of, parse_rate, take, tolerance_of
 from celeriac.task_limits import TaskLimits
 from celeriac.timing import jitter
 
-__all__ = ["Horizon", "RateLimits"]
+__all__ = ["Appetite", "Horizon", "RateLimits"]
 
 #: What can start within so many seconds waits in the worker, on lease; the rest waits at the broker.
 AHEAD = 1.0
 #: Most messages of one task that wait in the worker.
 MOST_AHEAD = 256
+#: Messages that are fetched at once while much is put back.
+BITE = 32
 #: Longest time for which a message is put back at once, in seconds: another worker may have its turn earlier, and limits
 #: may be raised meanwhile.
 FARTHEST = 60.0
@@ -37,6 +39,40 @@ class Horizon:
             self._at = now + FARTHEST
             return now + FARTHEST * (0.75 + jitter() / 4)
         return self._at
+
+
+class Appetite:
+    """How much to fetch while much of what comes is put back for its rate: a bite now and then, so that others come through.
+
+    Putting back takes a quarter of the time at most. Where it costs little that is as good as no pause; where it is work for the
+    broker (RabbitMQ), what may start is not held up by it.
+    """
+
+    __slots__ = ("_count", "_next", "_until")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._next = self._until = 0.0
+
+    def put_back(self, now: float) -> None:
+        """One more was put back."""
+        self._count += 1
+        self._until = now + AHEAD
+
+    def bite(self, wanted: int, pace: float, now: float) -> tuple[int, float]:
+        """How many to fetch, and seconds after which to ask again (0.0: not needed).
+
+        Args:
+            wanted: How many could be used.
+            pace: Seconds that putting one back takes.
+        """
+        if now >= self._until:
+            self._count = 0
+            return wanted, 0.0
+        if self._count:
+            self._next = max(self._next, now) + 4 * self._count * pace
+            self._count = 0
+        return (min(wanted, BITE), 0.0) if now >= self._next else (0, self._next - now)
 
 
 class RateLimits:

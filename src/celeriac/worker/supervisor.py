@@ -60,8 +60,6 @@ __all__ = ["Supervisor"]
 
 logger = get_logger("celeriac.worker")
 
-#: Outcomes that may wait to be committed before intake stops.
-MAX_BACKLOG = 1000
 #: Seconds that leaving may wait for a broker or result store that is away, in all.
 LEAVING = 1.8
 _NO_FACTS = TaskFacts()
@@ -121,6 +119,7 @@ class Supervisor:
         self._rules: Rules
         self._loop: asyncio.AbstractEventLoop
         self._is_watching = False
+        self._asks_again: asyncio.TimerHandle | None = None
         self._is_held_back = False  # intake waits for the committer
         self._unlimited: set[str] = set()  # tasks whose hard limit can't be applied, said once
 
@@ -495,10 +494,17 @@ class Supervisor:
         """Tell intake how much the pool can use."""
         self.gate.on_capacity()
         self._is_held_back = True  # before looking, so that the commit that changes the answer tells us
-        self._is_held_back = self.committer.backlog > MAX_BACKLOG
+        self._is_held_back = self.committer.is_behind
         wanted = 0 if self.is_stopping or self._is_held_back else self.gathering.wanted(self.pool)
+        wanted, pause = self.gate.appetite.bite(wanted, self.committer.pace, self._loop.time())
+        if pause and self._asks_again is None:
+            self._asks_again = self._loop.call_later(pause, self._ask_again)
         self.intake.want(wanted, self.committer.will_claim)
         self.committer.wake()
+
+    def _ask_again(self) -> None:
+        self._asks_again = None
+        self.on_capacity()
 
     def _watch_while_busy(self) -> None:
         if not self._is_watching and (self.pool.held or self.pool.ready):
