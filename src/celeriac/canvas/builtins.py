@@ -7,7 +7,6 @@ which can't count in their way. `celery.group` and `celery.chord` send a workflo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from celeriac.wire.results import decode_result
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
+from celeriac.timing import SYSTEM_CLOCK
 
 __all__ = [
     "add_accumulate_task", "add_backend_cleanup_task", "add_builtins", "add_chain_task", "add_chord_task",
@@ -87,7 +87,7 @@ def _accumulate(*args: Any, index: int | None = None, **_: Any) -> Any:
 
 def _backend_cleanup(self: Any) -> None:
     if self.app.backend is not None:
-        self.app.backend.cleanup(time.time())
+        self.app.backend.cleanup(SYSTEM_CLOCK.now())
 
 
 def _chord_unlock(

@@ -88,6 +88,7 @@ class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
         counts_chords: Whether `join_part` counts atomically.
         claims_chords: Whether `join_part` tells one part at a time that the body is to be sent, until that may have died.
         persistent: Whether results outlive the worker and can be read by anybody (rpc: no).
+        drops_expired: Whether expired results go by themselves; if not `cleanup` has to be called now and then.
         retries: How often clients repeat what failed because it could not be reached, unless settings say otherwise.
     """
 
@@ -95,6 +96,7 @@ class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     counts_chords: bool = True
     claims_chords: bool = False
     persistent: bool = True
+    drops_expired: bool = False
     retries: int = 0
 
 

@@ -61,7 +61,7 @@ class MemcachedStore:
         clock: For tests.
     """
 
-    capabilities = StoreCapabilities(pushes=False)
+    capabilities = StoreCapabilities(pushes=False, drops_expired=True)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
         base, query = split_query(url)

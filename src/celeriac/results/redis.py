@@ -60,7 +60,7 @@ class RedisStore:
         clock: For tests of `cleanup`.
     """
 
-    capabilities = StoreCapabilities(claims_chords=True)
+    capabilities = StoreCapabilities(claims_chords=True, drops_expired=True)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
         settings, own = parse_url(url, options or {}, _OPTIONS)

@@ -103,7 +103,7 @@ class RpcStore:
             read a result; json and msgpack are read without).
     """
 
-    capabilities = StoreCapabilities(persistent=False, counts_chords=False)
+    capabilities = StoreCapabilities(persistent=False, counts_chords=False, drops_expired=True)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         given = dict(options or {})

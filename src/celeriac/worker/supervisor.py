@@ -53,6 +53,7 @@ from celeriac.worker.pool import Pool
 from celeriac.worker.presence import Presence
 from celeriac.worker.queue_choice import chosen_queues
 from celeriac.worker.reaching import reach_broker
+from celeriac.worker.result_cleanup import ResultCleanup
 from celeriac.worker.termination import REVOKED
 from celeriac.zones import zone_of
 
@@ -107,6 +108,7 @@ class Supervisor:
         self.gathering: Gathering
         self.paused_queues: PausedQueues
         self.sweep: ChordSweep
+        self.cleanup: ResultCleanup
         self.control: Control
         self.totals: Counter[str] = Counter()  # executions by task
         self.end: Callable[[int], None] = lambda number: None  # what this signal does; the lifecycle sets it
@@ -167,6 +169,7 @@ class Supervisor:
         self.gate.start()
         await self.paused_queues.start()
         self.sweep.start()
+        self.cleanup.start()
         self.queues.start()
         self.intake.start()
         await self.pool.wait_ready()
@@ -202,6 +205,9 @@ class Supervisor:
         self.gate = open_gate(self, self.hello.tasks, conf)
         self.gathering = Gathering(self.hello.tasks, self._on_batch)
         self.paused_queues = PausedQueues(self.gate.place, self.intake, self.queues)
+        self.cleanup = ResultCleanup(
+            self, self.store, self.gate.place, zone_of(conf), expires=bool(conf.result_expires)
+        )
         self.sweep = ChordSweep(self, self.store, conf.result_chord_sweep_interval)
         self.watch = Watch(self.pool, self._on_hard_limit, self._on_started, self.announcer.hooks.timed_out, conf)
 
@@ -537,6 +543,7 @@ class Supervisor:
             self.presence.stop()
             self.paused_queues.stop()
             self.sweep.stop()
+            self.cleanup.stop()
             self.queues.stop()
         released = self.pool.release_all() + self.gate.release_all() + self.gathering.release_all()
         self._give_back([each for each in released if not each.is_bound])
