@@ -12,7 +12,6 @@ from celeriac.errors import ImproperlyConfigured
 from celeriac.message import Action, Settlement
 from celeriac.routing import Queue
 from celeriac.testing.transport_case import LONG, PATIENCE, make_message
-from celeriac.testing.transport_pushes import PushingTests
 from celeriac.testing.transports import TransportSuite
 from celeriac.transport.amqp import AmqpTransport
 from celeriac.transport.base import QueueSize
@@ -40,7 +39,7 @@ def other(server: RabbitMQServer) -> Iterator[AmqpTransport]:
     other.close()
 
 
-class TestAmqpTransport(PushingTests, TransportSuite):
+class TestAmqpTransport(TransportSuite):
     lacks = frozenset({"message leases", "commit"})
 
     @pytest.fixture

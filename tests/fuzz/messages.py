@@ -20,6 +20,7 @@ from celeriac.outcome import Execution
 from celeriac.results.sql_rows import row_of
 from celeriac.results.sqlite_record import upsert
 from celeriac.results.sqlite_schema import ensure_schema
+from celeriac.runner.leaving import sendable
 from celeriac.runner.protocol import FrameReader, Kind, decode_frame, encode_frame
 from celeriac.task_limits import is_named, mark_of
 from celeriac.transport import redis_envelope
@@ -313,7 +314,8 @@ def execution(data: bytes) -> None:
         ((kind, frame),) = FrameReader().feed(encode_frame(Kind.RUN, Execution(1, 0, message, "celery", 1)))
     except _FRAMED:
         return
-    outcome = execute(Environment(APP, "node"), decode_frame(kind, frame))
+    environment, asked = Environment(APP, "node"), decode_frame(kind, frame)
+    outcome = sendable(environment, asked, execute(environment, asked))
     ((kind, frame),) = FrameReader().feed(encode_frame(Kind.OUTCOME, outcome))
     travelled = decode_frame(kind, frame)
     assert Action(travelled.action)

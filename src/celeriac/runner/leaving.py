@@ -18,7 +18,7 @@ from celeriac.runner.protocol import Kind, encode_frame
 if TYPE_CHECKING:
     from celeriac.runner.channel import Channel
 
-__all__ = ["send_batch_outcome", "send_outcome"]
+__all__ = ["send_batch_outcome", "send_outcome", "sendable"]
 
 #: What encoding an outcome may raise.
 _UNSENDABLE = (TypeError, ValueError, OverflowError, RecursionError)
@@ -41,11 +41,12 @@ def send_batch_outcome(
     try:
         channel.send(Kind.BATCH_OUTCOME, BatchOutcome(batch.serial, batch.slot, outcomes))
     except _UNSENDABLE:
-        sendable = [_sendable(environment, *each) for each in zip(batch.executions, outcomes, strict=True)]
+        sendable = [sendable(environment, *each) for each in zip(batch.executions, outcomes, strict=True)]
         channel.send(Kind.BATCH_OUTCOME, BatchOutcome(batch.serial, batch.slot, sendable))
 
 
-def _sendable(environment: Environment, execution: Execution, outcome: Outcome) -> Outcome:
+def sendable(environment: Environment, execution: Execution, outcome: Outcome) -> Outcome:
+    """The outcome, or a failure in its place if it can't travel: text in it may be no Unicode."""
     try:
         encode_frame(Kind.OUTCOME, outcome)
     except _UNSENDABLE as exc:

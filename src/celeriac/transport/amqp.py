@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -88,7 +88,7 @@ class AmqpTransport:
     """
 
     # The delay has a limit only where the levels end: beyond 8.5 years a message is put off again.
-    capabilities = Capabilities(lease="connection", priorities=255, max_bytes=MAX_BYTES, hands_over=True)
+    capabilities = Capabilities(lease="connection", priorities=255, max_bytes=MAX_BYTES)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self._place = parse(url, options or {})
@@ -115,28 +115,11 @@ class AmqpTransport:
 
     def fetch(self, queues: Sequence[str], limit: int, wait: float, lease: float) -> list[Delivery]:
         """Lease messages; waits for the first. The length of the lease is the connection's."""
-        return self.fetch_to(queues, limit, wait, lease, None)
-
-    def fetch_to(
-        self,
-        queues: Sequence[str],
-        limit: int,
-        wait: float,
-        lease: float,
-        hand_over: Callable[[list[Delivery]], bool] | None,
-    ) -> list[Delivery]:
-        """The same; what comes meanwhile is handed over by the thread that reads it."""
-
-        def take(entries: list[Entry]) -> bool:
-            return hand_over is not None and hand_over([_delivery(entry) for entry in entries])
-
         deadline = Deadline(max(0.0, wait))
         parts = self._parts
         interrupts = parts.consumer.interrupts
         while True:
-            entries = parts.consumer.fetch(
-                queues, limit, deadline.left() or 0.0, interrupts, None if hand_over is None else take
-            )
+            entries = parts.consumer.fetch(queues, limit, deadline.left() or 0.0, interrupts)
             far = parts.consumer.take_far()
             if far:
                 self._put_off(parts, far)

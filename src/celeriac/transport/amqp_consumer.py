@@ -55,21 +55,6 @@ MAX_RETURNS = 5
 _TIMED_OUT = re.compile(r"Timeout value used: (\d+) ms")
 
 
-class _Awaiting:
-    """A fetch that waits, how much it may still bring, and to whom that is handed over: who says whether to go on so."""
-
-    __slots__ = ("hand_over", "is_over", "limit", "queues", "session")
-
-    def __init__(
-        self, session: Session, queues: Sequence[str], limit: int, hand_over: Callable[[list[Entry]], bool]
-    ) -> None:
-        self.session = session
-        self.queues = queues
-        self.limit = limit
-        self.hand_over = hand_over
-        self.is_over = False
-
-
 class Consumer:
     """Fetches over one link.
 
@@ -85,7 +70,6 @@ class Consumer:
         self._held: dict[int, Entry] = {}
         self._tokens = itertools.count(1)
         self._fetching = 0
-        self._awaiting: _Awaiting | None = None
         self._fetched_at = 0.0
         self.interrupts = 0
         self._wake = threading.Event()
@@ -100,19 +84,8 @@ class Consumer:
 
     # fetching
 
-    def fetch(
-        self,
-        queues: Sequence[str],
-        limit: int,
-        wait: float,
-        interrupts: int,
-        hand_over: Callable[[list[Entry]], bool] | None = None,
-    ) -> list[Entry]:
-        """Lease messages; waits for the first, or until `interrupts` counts on. See `take_far` for what is to be put off.
-
-        Args:
-            hand_over: Gets, in the connection's thread, what comes while this waits; it says whether to go on waiting.
-        """
+    def fetch(self, queues: Sequence[str], limit: int, wait: float, interrupts: int) -> list[Entry]:
+        """Lease messages; waits for the first, or until `interrupts` counts on. See `take_far` for what is to be put off."""
         deadline = Deadline(max(wait, PROBE))
         with self._busy():
             while True:
@@ -131,10 +104,6 @@ class Consumer:
                         return taken
                     is_fresh = self._listen(session, queues, limit)
                     pause = min(deadline.left() or 0.0, session.until_due(now))
-                    awaiting = None
-                    if hand_over is not None and self._fetching == 1 and not is_fresh:
-                        awaiting = self._awaiting = _Awaiting(session, queues, limit, hand_over)
-                        session.channel.on_arrival = self._on_arrival
                 if interrupts != self.interrupts:
                     return []
                 if deadline.passed():
@@ -142,42 +111,10 @@ class Consumer:
                     return []
                 if is_fresh and len(queues) > 1:
                     time.sleep(min(pause, HEAD_START))
-                self._await(session, queues, pause, interrupts, awaiting)
-                if awaiting is not None and awaiting.is_over:
-                    return []
+                self._await(session, queues, pause, interrupts)
 
-    def _await(
-        self, session: Session, queues: Sequence[str], seconds: float, interrupts: int, awaiting: _Awaiting | None
-    ) -> None:
-        def has_changed() -> bool:
-            is_over = awaiting is not None and awaiting.is_over
-            return is_over or interrupts != self.interrupts or session.has_ready(queues)
-
-        session.channel.wait(seconds, has_changed)
-        if awaiting is not None:
-            with self._lock:
-                self._awaiting = None
-
-    def _on_arrival(self) -> bool:
-        """In the connection's thread: hand over what has come. Returns whether the fetch that waits may sleep on."""
-        awaiting = self._awaiting
-        if awaiting is None or not self._lock.acquire(blocking=False):  # a fetch is just looking
-            return False
-        try:
-            if self._awaiting is not awaiting or self._session is not awaiting.session:
-                return False
-            session = awaiting.session
-            self._drain(session)
-            taken = session.take(awaiting.queues, awaiting.limit, time.time())
-            self._held.update((entry.token, entry) for entry in taken)
-            awaiting.limit -= len(taken)
-            if awaiting.limit <= 0 or session.far or session.early:
-                awaiting.is_over, self._awaiting = True, None
-        finally:
-            self._lock.release()
-        if taken and not awaiting.hand_over(taken):
-            awaiting.is_over = True
-        return not awaiting.is_over
+    def _await(self, session: Session, queues: Sequence[str], seconds: float, interrupts: int) -> None:
+        session.channel.wait(seconds, lambda: interrupts != self.interrupts or session.has_ready(queues))
 
     def _drain(self, session: Session) -> None:
         """Sort in what was pushed."""

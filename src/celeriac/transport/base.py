@@ -7,7 +7,7 @@ may be called from several threads at once. Every call has a deadline of the dri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -17,7 +17,7 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.routing import Queue
 
 __all__ = [
-    "Box", "Capabilities", "Commit", "FetchingTransport", "Mailbox", "PushingTransport", "QueueSize", "Subscription",
+    "Box", "Capabilities", "Commit", "FetchingTransport", "Mailbox", "QueueSize", "Subscription",
     "TransactionalTransport", "Transport",
 ]  # fmt: skip
 
@@ -39,7 +39,6 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         batch: How many messages one `publish` best takes when there are a great many: enough to pay for the wait until the
             broker has them, few enough that they stay in the processor's cache.
         fetches_on_commit: Whether it is a `FetchingTransport`: a commit can bring the next messages.
-        hands_over: Whether it is a `PushingTransport`: the thread that receives messages can hand them over itself.
     """
 
     lease: str = "message"
@@ -54,7 +53,6 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     transactional: bool = False
     batch: int = 1000
     fetches_on_commit: bool = False
-    hands_over: bool = False
 
 
 class QueueSize(msgspec.Struct, frozen=True):
@@ -253,20 +251,6 @@ class FetchingTransport(Transport, Protocol):
         Args:
             limit: As for `fetch`; what these commits publish counts.
             ready: How many of these may be messages that were ready before: the others are on their way already.
-        """
-
-
-class PushingTransport(Transport, Protocol):
-    """A broker that pushes messages, in a thread that can hand them over: what its capability `hands_over` promises."""
-
-    def fetch_to(
-        self, queues: Sequence[str], limit: int, wait: float, lease: float, hand_over: Callable[[list[Delivery]], bool]
-    ) -> list[Delivery]:
-        """`fetch`, but what comes while it waits may be given to `hand_over`, up to `limit` messages in all.
-
-        Args:
-            hand_over: Must not block: it is called in the thread that all messages come through. Returns whether to go on so;
-                else the fetch returns soon.
         """
 
 

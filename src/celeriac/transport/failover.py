@@ -66,7 +66,7 @@ class FailoverTransport:
     @property
     def capabilities(self) -> Capabilities:
         """What the broker in use can do, and of what the way of commits depends on, what all can."""
-        return msgspec.structs.replace(self._current.capabilities, fetches_on_commit=self._all_fetch, hands_over=False)
+        return msgspec.structs.replace(self._current.capabilities, fetches_on_commit=self._all_fetch)
 
     @property
     def url(self) -> str:

@@ -6,8 +6,7 @@ forwards. What continues a task goes to where clients send; everything about wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,16 +14,7 @@ from celeriac.errors import CeleriacError
 from celeriac.message import ControlMessage, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import ResultStore
 from celeriac.routing import Queue, is_copy
-from celeriac.transport.base import (
-    Box,
-    Capabilities,
-    Commit,
-    Mailbox,
-    PushingTransport,
-    QueueSize,
-    Subscription,
-    Transport,
-)
+from celeriac.transport.base import Box, Capabilities, Commit, Mailbox, QueueSize, Subscription, Transport
 
 __all__ = ["SplitTransport"]
 
@@ -88,12 +78,6 @@ class SplitTransport:
     def fetch(self, queues: Sequence[str], limit: int, wait: float, lease: float) -> list[Delivery]:
         """Lease messages."""
         return self._reading.fetch(queues, limit, wait, lease)
-
-    def fetch_to(
-        self, queues: Sequence[str], limit: int, wait: float, lease: float, hand_over: Callable[[list[Delivery]], bool]
-    ) -> list[Delivery]:
-        """Lease messages, or have them handed over."""
-        return cast("PushingTransport", self._reading).fetch_to(queues, limit, wait, lease, hand_over)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
         """End deliveries."""

@@ -12,7 +12,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
 
 from msgspec.structs import replace
 
@@ -24,7 +23,7 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.states import REVOKED, SUCCESS
 from celeriac.task_limits import is_named
 from celeriac.timing import backoff
-from celeriac.transport.base import PushingTransport, Transport
+from celeriac.transport.base import Transport
 from celeriac.worker.consuming import Consuming
 from celeriac.worker.leases import Leases
 from celeriac.worker.revocations import Revocations
@@ -82,7 +81,6 @@ class Intake:
         self._is_stopping = False
         #: What was fetched and waits until the store can be read, and who looks whether it can.
         self._waiting: list[Delivery] = []
-        self._doubtful: list[Delivery] = []  # handed over, and left for this thread
         self._probe: threading.Thread | None = None
         self.revocations = Revocations()
         self.revocations.unheard_until = 0.0  # until the worker says otherwise
@@ -225,40 +223,13 @@ class Intake:
 
     def _fetch(self, queues: list[str], number: int) -> list[Delivery]:
         self._consuming.begins()
-        wait = ASK_EVERY if self._waiting else WAIT
         self._asked = number
-        self._doubtful = []
         try:
-            if self._transport.capabilities.hands_over:
-                pushing = cast("PushingTransport", self._transport)
-                deliveries = pushing.fetch_to(queues, number, wait, self._lease, self._hand_over)
-                deliveries += self._doubtful
-            else:
-                deliveries = self._transport.fetch(queues, number, wait, self._lease)
+            deliveries = self._transport.fetch(queues, number, ASK_EVERY if self._waiting else WAIT, self._lease)
         finally:
             self._asked = 0
         self._consuming.ends(len(deliveries), queues)
         return deliveries
-
-    def _hand_over(self, deliveries: list[Delivery]) -> bool:
-        """What comes while a fetch waits, in the thread that reads it. What needs a look at the store is left for this one."""
-        faultpoint("after_fetch")
-        with self._condition:
-            plain: list[Delivery] = []
-            for delivery in deliveries:
-                (plain if self._is_plain(delivery) else self._doubtful).append(delivery)
-            self._wanted = max(0, self._wanted - len(plain))
-        if plain:
-            self._leases.add(plain)
-            self._consuming.came()
-            self._on_deliveries(plain, {})
-        return not self._doubtful
-
-    def _is_plain(self, delivery: Delivery) -> bool:
-        """Whether it can go to the loop just so."""
-        if self._is_stopping or self._waiting or delivery.queue in self._left_out:
-            return False
-        return not (self._is_doubtful(delivery) or (delivery.message.id and is_named(delivery.message.headers)))
 
     def _open_queues(self) -> list[str]:
         return [name for name in self.queues if name not in self._left_out] if self._left_out else self.queues
