@@ -267,7 +267,7 @@ local empty
 local function empty_lists()
   if not empty then
     empty = {}
-    if redis.call('EXISTS', unpack(KEYS, 5)) == 0 then
+    if #KEYS < 1000 and redis.call('EXISTS', unpack(KEYS, 5)) == 0 then -- unpack has a limit
       for n = 5, #KEYS do empty[KEYS[n]] = ARGV[names + (n - 5) % queues + 1] end
     end
   end
