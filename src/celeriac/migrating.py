@@ -256,15 +256,26 @@ def start_filter(
     if hasattr(conn.driver, "deliver_early"):  # a driver that would put off what lies in its queues
         conn.driver.deliver_early()
     consumer = _Batches(conn, found, before_settling or bool, accept=accept)
+
+    def show(message: ReceivedMessage) -> None:
+        if not wanted or _task_of(message) in wanted:
+            _show(state, message, filter, callback, ack_messages)
+        if limit and state.count >= limit:
+            raise StopFiltering
+
+    _go_through(consumer, show, timeout, forever=forever)
+    state.delayed = sum(conn.driver.size(queue.name).delayed for queue in found)
+    return state
+
+
+def _go_through(consumer: _Batches, show: Callable[[ReceivedMessage], None], timeout: float, *, forever: bool) -> None:
+    """Show all messages that come, until `show` raises StopFiltering or none comes any more; the rest goes back."""
     try:
         while True:
             messages = consumer.receive(timeout, BATCH)
             for message in messages:
                 consumer.renew()
-                if not wanted or _task_of(message) in wanted:
-                    _show(state, message, filter, callback, ack_messages)
-                if limit and state.count >= limit:
-                    raise StopFiltering
+                show(message)
             consumer.finish()
             if not messages and not forever:
                 break
@@ -275,8 +286,6 @@ def start_filter(
             consumer.finish()
         finally:
             consumer.recover()
-    state.delayed = sum(conn.driver.size(queue.name).delayed for queue in found)
-    return state
 
 
 def _show(

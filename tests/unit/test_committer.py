@@ -17,6 +17,7 @@ from celeriac.results.open import open_store
 from celeriac.transport.open import open_transport
 from celeriac.worker.committer import PIECE, Committer, Entry
 from celeriac.worker.leases import Leases
+from tests.support.files import eventually
 from tests.support.flaky import FlakyStore, FlakyTransport
 
 QUEUE = "work"
@@ -204,6 +205,8 @@ def test_much_that_is_put_off_goes_in_pieces_and_none_twice(make_bench: Callable
     bench.committer.add([Entry(Settlement(each, Action.DEFER, until=later)) for each in deliveries])
     assert bench.wait_ended(number) == []
     assert bench.transport.sizes == [PIECE, PIECE, PIECE, 1]
+    eventually(lambda: bench.committer.backlog == 0)
+    assert bench.committer.pace == 1e-4, "an outage was taken for the usual pace"
     size = bench.transport.size(QUEUE)
     assert (size.ready, size.delayed, size.leased) == (0, number, 0)
 

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from celeriac.coordination.memory import MemoryCoordination
-from celeriac.worker.rate_limits import AHEAD, BITE, Appetite
+from celeriac.worker.rate_limits import AHEAD, BITE, LONGEST_PAUSE, Appetite
 from celeriac.worker.rate_sharers import RateSharers
 
 
@@ -24,6 +24,13 @@ def test_putting_back_takes_a_quarter_of_the_time_at_most() -> None:
     assert appetite.bite(500, 0.01, 10.5) == (0, pytest.approx(0.3))
     assert appetite.bite(500, 0.01, 10.8) == (BITE, 0.0)
     assert appetite.bite(5, 0.01, 10.8) == (5, 0.0)
+
+
+def test_a_pause_is_short_however_slow_the_broker_is() -> None:
+    appetite = Appetite()
+    for _ in range(500):
+        appetite.put_back(10.0)
+    assert appetite.bite(500, 1.0, 10.0) == (0, LONGEST_PAUSE)
 
 
 def test_once_nothing_is_put_back_any_more_all_is_fetched_again() -> None:

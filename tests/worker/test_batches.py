@@ -12,7 +12,7 @@ import pytest
 
 from celeriac import Call, Celeriac, Ignore, Reject, chain, chord
 from celeriac.errors import ImproperlyConfigured, TaskRevokedError
-from celeriac.message import Action, Settlement
+from celeriac.message import Action, Message, Settlement
 from celeriac.testing.worker import EmbeddedWorker, start_worker
 from tests.support.files import eventually
 
@@ -227,6 +227,21 @@ def test_a_call_that_can_not_be_opened_ends_alone(app: Celeriac) -> None:
         assert [results[0].get(timeout=20), results[2].get(timeout=20)] == [2, 6]
         assert "x-python-serialize" in str(results[1].get(timeout=20, propagate=False))
     assert batches == [[1, 3]]
+
+
+def test_a_call_whose_outcome_can_not_travel_ends_alone(app: Celeriac, pool: str) -> None:
+    """What follows one of them has a name that is no Unicode, which JSON can write but no header can."""
+    doubling(app, batch=2, batch_wait=LONG)
+    good = app.send_task("double", (1,))
+    embed = '{"callbacks": [{"task": "a\\udcef", "args": [], "kwargs": {}, "options": {}}]}'
+    app.transport.publish([
+        Message(id="bad", headers={"task": "double", "id": "bad"}, body=f"[[2], {{}}, {embed}]".encode(), queue="celery")
+    ])  # fmt: skip
+    with start_worker(app, pool=pool, concurrency=1):
+        assert good.get(timeout=20) == 2
+        eventually(lambda: app.transport.dead_letters())
+    (letter,) = app.transport.dead_letters()
+    assert (letter.message.id, "surrogates" in letter.reason) == ("bad", True)
 
 
 def test_what_is_revoked_while_it_gathers_takes_no_part(app: Celeriac) -> None:

@@ -41,8 +41,8 @@ def send_batch_outcome(
     try:
         channel.send(Kind.BATCH_OUTCOME, BatchOutcome(batch.serial, batch.slot, outcomes))
     except _UNSENDABLE:
-        sendable = [sendable(environment, *each) for each in zip(batch.executions, outcomes, strict=True)]
-        channel.send(Kind.BATCH_OUTCOME, BatchOutcome(batch.serial, batch.slot, sendable))
+        outcomes = [sendable(environment, *each) for each in zip(batch.executions, outcomes, strict=True)]
+        channel.send(Kind.BATCH_OUTCOME, BatchOutcome(batch.serial, batch.slot, outcomes))
 
 
 def sendable(environment: Environment, execution: Execution, outcome: Outcome) -> Outcome:

@@ -143,7 +143,7 @@ class Committer:
             began = time.monotonic()
             batch = self._count_until_done(batch)
             refused = self._commit_until_done(batch)
-            if self._in_hand >= MANY:
+            if self._in_hand >= MANY and not self._is_failing:  # an outage says nothing about the time they take
                 pace = (time.monotonic() - began) / self._in_hand
                 self.pace = max(pace, self.pace + 0.2 * (pace - self.pace))
             self._in_hand = 0
@@ -151,14 +151,14 @@ class Committer:
                 forget(self._store, batch, {delivery.token for delivery in refused}, is_atomic=self._is_atomic)
             self._leases.discard([entry.settlement.delivery for entry in batch if entry.settlement is not None])
             self._on_committed(batch, refused)
+            self._is_failing = False
             if self._intake is not None:
-                self._is_failing = False
                 self._intake.go_on()
 
     def _has_failed(self) -> None:
         """It may take long: let intake fetch by itself meanwhile."""
+        self._is_failing = True
         if self._intake is not None:
-            self._is_failing = True
             self._intake.go_on()
 
     def _count_until_done(self, batch: list[Entry]) -> list[Entry]:

@@ -19,6 +19,8 @@ AHEAD = 1.0
 MOST_AHEAD = 256
 #: Messages that are fetched at once while much is put back.
 BITE = 32
+#: Longest pause between two bites, in seconds: others wait behind what is put back.
+LONGEST_PAUSE = 2.0
 #: Longest time for which a message is put back at once, in seconds: another worker may have its turn earlier, and limits
 #: may be raised meanwhile.
 FARTHEST = 60.0
@@ -70,7 +72,7 @@ class Appetite:
             self._count = 0
             return wanted, 0.0
         if self._count:
-            self._next = max(self._next, now) + 4 * self._count * pace
+            self._next = max(self._next, now) + min(LONGEST_PAUSE, 4 * self._count * pace)
             self._count = 0
         return (min(wanted, BITE), 0.0) if now >= self._next else (0, self._next - now)
 

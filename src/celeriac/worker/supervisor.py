@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -502,7 +503,7 @@ class Supervisor:
         self._is_held_back = True  # before looking, so that the commit that changes the answer tells us
         self._is_held_back = self.committer.is_behind
         wanted = 0 if self.is_stopping or self._is_held_back else self.gathering.wanted(self.pool)
-        wanted, pause = self.gate.appetite.bite(wanted, self.committer.pace, self._loop.time())
+        wanted, pause = self.gate.appetite.bite(wanted, self.committer.pace, time.monotonic())
         if pause and self._asks_again is None:
             self._asks_again = self._loop.call_later(pause, self._ask_again)
         self.intake.want(wanted, self.committer.will_claim)
