@@ -269,7 +269,10 @@ def start_filter(
 
 
 def _go_through(consumer: _Batches, show: Callable[[ReceivedMessage], None], timeout: float, *, forever: bool) -> None:
-    """Show all messages that come, until `show` raises StopFiltering or none comes any more; the rest goes back."""
+    """Show all messages that come, until `show` raises StopFiltering or none comes any more; the rest goes back.
+
+    What is held may be any number of messages: RabbitMQ's limit for a consumer is 65,535, and its driver then opens another one.
+    """
     try:
         while True:
             messages = consumer.receive(timeout, BATCH)
@@ -278,6 +281,7 @@ def _go_through(consumer: _Batches, show: Callable[[ReceivedMessage], None], tim
                 show(message)
             consumer.finish()
             if not messages and not forever:
+                _tell_unseen(consumer)
                 break
     except StopFiltering:
         pass
@@ -286,6 +290,16 @@ def _go_through(consumer: _Batches, show: Callable[[ReceivedMessage], None], tim
             consumer.finish()
         finally:
             consumer.recover()
+
+
+def _tell_unseen(consumer: _Batches) -> None:
+    for queue in consumer.queues:
+        unseen = consumer.connection.driver.size(queue.name).ready
+        if unseen:
+            logger.warning(
+                "%d message(s) of %s were not seen: they came last, or another consumer has the queue to itself",
+                unseen, queue.name,
+            )  # fmt: skip
 
 
 def _show(

@@ -17,6 +17,9 @@ from celeriac.contrib import migrate
 from celeriac.errors import OperationalError
 from celeriac.message import Settlement
 from celeriac.testing.transport_case import PATIENCE, make_message
+from celeriac.transport import amqp_credit
+from celeriac.transport.amqp import AmqpTransport
+from celeriac.transport.amqp_request import consume, prefetch
 from celeriac.transport.base import Transport
 from celeriac.transport.open import open_transport
 from tests.support.command import CommandLine
@@ -200,6 +203,37 @@ def test_a_predicate_that_fails_leaves_what_it_has_not_moved(app: Celeriac, brok
         migrate.move(predicate, app=app, source=[queue], timeout=0.3)
     assert take(broker, f"{queue}-x", 2) == ["m0", "m1"]
     assert take(broker, queue, 3) == ["m2", "m3", "m4"]
+
+
+@pytest.mark.parametrize("url", KINDS[2:], indirect=True)
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_more_is_copied_than_a_consumer_can_hold(
+    monkeypatch: pytest.MonkeyPatch, app: Celeriac, url: str, other_url: str, broker: Transport, other: Transport,
+    queue: str, kind: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(amqp_credit, "MAX_PREFETCH", 120)  # AMQP's is 65,535
+    broker.declare([Queue(queue, queue_arguments={"x-queue-type": kind})])
+    ids = fill(broker, queue, 300)
+    with Connection(url) as source, Connection(other_url) as target:
+        state = migrate.migrate_tasks(source, target, app=app, queues=[queue], timeout=0.3)
+    assert state.count == 300
+    assert take(other, queue, 300) == ids
+    assert sorted(take(broker, queue, 300)) == sorted(ids)
+
+
+@pytest.mark.parametrize("url", KINDS[2:], indirect=True)
+def test_what_was_not_seen_is_told(
+    app: Celeriac, url: str, other_url: str, broker: Transport, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    active = AmqpTransport(url)
+    active.declare([Queue(queue, queue_arguments={"x-single-active-consumer": True})])
+    active._parts.consuming.ask(prefetch(1), consume(queue, "the-active-one"))
+    fill(broker, queue, 3)
+    with Connection(url) as source, Connection(other_url) as target:
+        state = migrate.migrate_tasks(source, target, app=app, queues=[queue], timeout=0)
+    assert state.count == 0
+    assert f"2 message(s) of {queue} were not seen" in caplog.text
+    active.close()
 
 
 @pytest.mark.parametrize("point", ["migrate_published:2", "migrate_settled:1"])
