@@ -83,6 +83,27 @@ def test_the_default_queue_can_be_a_quorum_queue(server: RabbitMQServer, app: Ce
         assert result.get(timeout=30) == 1
 
 
+@pytest.mark.parametrize("kind", ["direct", "topic"])
+@pytest.mark.parametrize("maker", ["worker", "message"])
+def test_who_merely_sends_to_a_quorum_queue_does_not_declare_28_that_delay(
+    server: RabbitMQServer, app: Celeriac, queue: str, kind: str, maker: str
+) -> None:
+    server.add_vhost(queue)
+    app.conf.broker_url = f"amqp://guest:guest@127.0.0.1:{server.port}/{queue}"
+    exchange = Exchange(queue, kind)
+    app.conf.task_queues = [Queue(queue, exchange, "key", queue_arguments={"x-queue-type": "quorum"})]
+    app.conf.task_default_exchange, app.conf.task_default_routing_key = queue, "key"
+    result = app.send_task("echo", (1,))
+    assert server.queues(queue).keys() == {queue}
+    if maker == "worker":  # stock clients leave it to workers
+        with start_worker(app):
+            assert result.get(timeout=30) == 1
+    else:
+        app.send_task("echo", (1,), exchange=queue if kind == "topic" else None, routing_key="key", countdown=60)
+        assert app.transport.size(queue).ready == 1
+    assert {f"celery_delayed_{number}" for number in range(28)} <= server.queues(queue).keys()
+
+
 def test_what_is_delayed_to_a_quorum_queue_waits_in_the_broker(app: Celeriac, queue: str) -> None:
     """[B-ROUTE-025] Not only behind topic exchanges, as in Celery: any queue's messages do."""
     app.conf.task_default_queue_type = "quorum"

@@ -23,7 +23,7 @@ from celeriac.log import get_logger
 from celeriac.message import Action, ControlMessage, DeadLetter, Delivery, Message, Settlement
 from celeriac.results.base import ResultStore
 from celeriac.routing import Queue
-from celeriac.timing import Deadline, shortened
+from celeriac.timing import Deadline, call_end, shortened
 from celeriac.transport.amqp_channel import ChannelClosed, Letter
 from celeriac.transport.amqp_consumer import Consumer
 from celeriac.transport.amqp_dead_letters import DeadLetters, queue_for
@@ -228,8 +228,14 @@ class AmqpTransport:
     # --- queues
 
     def declare(self, queues: Sequence[Queue]) -> None:
-        """Make queues exist, as stock workers declare them."""
-        self._parts.topology.declare(queues)
+        """Make queues exist, as stock workers declare them.
+
+        Who sends has an end to keep, and leaves the queues that delay to workers, or to the first message that is delayed.
+        """
+        topology = self._parts.topology
+        topology.declare(queues)
+        if call_end.get() is None:
+            topology.ensure_celery_delay()
 
     def delete(self, queue: str) -> int:
         """Remove a queue, and its queue of dead letters if that is empty; returns how many messages were ready."""

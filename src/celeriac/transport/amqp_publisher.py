@@ -56,15 +56,13 @@ class Publisher:
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish messages; those with an `eta` wait in the broker."""
         now = time.time()
-        delayed = {
-            message.queue or message.routing_key
-            for message in messages
-            if message.eta is not None and message.eta - now >= 1 and (message.queue or not message.exchange)
-        }
-        if delayed:
+        late = [message for message in messages if message.eta is not None and message.eta - now >= 1]
+        if late:
             for message in messages:
                 self._letter(message, now)  # what can't be written is refused before anything is declared
-            self.ensure_delayed(delayed)
+            self.ensure_delayed({each.queue or each.routing_key for each in late if each.queue or not each.exchange})
+            if any(not each.queue and each.exchange in self._topology.delaying_exchanges for each in late):
+                self._topology.ensure_celery_delay()
             now = time.time()  # that takes a second, once in a broker's life
         letters = [self._letter(message, now) for message in messages]
         if self._topology.broadcasts:

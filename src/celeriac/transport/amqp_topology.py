@@ -1,8 +1,11 @@
 """Queues, exchanges and bindings at RabbitMQ, declared as stock Celery workers declare them, so that both can share them.
 
 The transport calls it for `declare`, the publisher when a queue turns out to be missing or a message is to wait, the consumer
-before it consumes. What has been declared on a connection is remembered until the connection is lost or a queue is found
-missing; the definitions themselves are remembered for good.
+before it consumes. Delays take 28 queues, for which a loaded cluster needs many seconds: workers make them before they say that
+they are ready, as stock clients expect, and whoever delays a message does, but not who merely sends one.
+
+What has been declared on a connection is remembered until the connection is lost or a queue is found missing; the definitions
+themselves are remembered for good.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ class Topology:
         self._consumes = consumes
         #: Exchanges whose delayed messages pass Celery's own way: names of topic exchanges beside quorum queues.
         self.delaying_exchanges: set[str] = set()
+        #: Queues that were declared, whose delays in Celery's way were not: see `ensure_celery_delay`.
+        self._undelayed: dict[str, Queue] = {}
         #: Exchanges of broadcast queues, by name: their messages may reach nobody.
         self.broadcasts = _broadcasts(known.values())
         self._made: set[str] = set()
@@ -57,7 +62,11 @@ class Topology:
             if not queue.exclusive:  # who consumes it makes it: it belongs to that connection
                 self._declare(queue, deadline)
         if any(queue.queue_arguments.get("x-queue-type") == "quorum" for queue in queues):
-            self._declare_celery_delay(queues, deadline)
+            ordinary = [queue for queue in queues if _is_ordinary(queue)]
+            self._undelayed |= {queue.name: queue for queue in ordinary}
+            self.delaying_exchanges |= {
+                each.exchange.name for queue in ordinary for each in queue.all_bindings if each.exchange.type == "topic"
+            }
 
     def _declare(self, queue: Queue, deadline: Deadline) -> None:
         if queue.exclusive and not self._consumes:
@@ -77,13 +86,17 @@ class Topology:
             raise
         self._remember(f"queue {queue.name}")
 
-    def _declare_celery_delay(self, queues: Sequence[Queue], deadline: Deadline) -> None:
-        """What stock clients need to delay messages to quorum queues: exchanges that are not direct get delayed keys, too."""
-        self._ensure_chain(deadline)
+    def ensure_celery_delay(self) -> None:
+        """What stock clients need to delay messages to the quorum queues that were declared, and what is beside them.
+
+        Exchanges that are not direct get delayed keys, too.
+        """
+        queues = list(self._undelayed.values())
+        if not queues:
+            return
+        self._ensure_chain(self._link.deadline())
         requests = []
-        for name, bound in (
-            (queue.name, each) for queue in queues if _is_ordinary(queue) for each in queue.all_bindings
-        ):
+        for name, bound in ((queue.name, each) for queue in queues for each in queue.all_bindings):
             exchange = bound.exchange
             if exchange.type == "direct":
                 continue
@@ -91,9 +104,10 @@ class Topology:
             requests.append(bind_exchange(exchange.name, delay.DELIVERY, key))
             if exchange.type != "headers":  # there a second binding, without arguments, would take everything
                 requests.append(bind_queue(name, exchange.name, key))
-            if exchange.type == "topic":
-                self.delaying_exchanges.add(exchange.name)
-        self._link.ask(*requests, deadline=deadline)
+        self._link.ask(*requests)
+        for queue in queues:
+            if self._undelayed.get(queue.name) is queue:  # other threads declare meanwhile
+                del self._undelayed[queue.name]
 
     def ensure(self, name: str, deadline: Deadline) -> None:
         """Make a queue exist: as it was defined, else as it is, else as Celery makes one that is not configured."""
