@@ -20,25 +20,6 @@ from tests.support.rabbitmq_server import RabbitMQServer
 pytestmark = [pytest.mark.server("rabbitmq"), pytest.mark.slow]
 
 
-@pytest.fixture
-def server(rabbitmq: RabbitMQServer) -> RabbitMQServer:
-    return rabbitmq
-
-
-@pytest.fixture
-def transport(server: RabbitMQServer) -> Iterator[AmqpTransport]:
-    transport = AmqpTransport(server.url)
-    yield transport
-    transport.close()
-
-
-@pytest.fixture
-def other(server: RabbitMQServer) -> Iterator[AmqpTransport]:
-    other = AmqpTransport(server.url)
-    yield other
-    other.close()
-
-
 class TestAmqpTransport(TransportSuite):
     lacks = frozenset({"message leases", "commit"})
 

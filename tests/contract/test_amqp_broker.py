@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,30 +26,6 @@ from tests.support.server import free_port
 VECTORS = Path(__file__).parents[1] / "wire" / "vectors" / "amqp"
 
 pytestmark = [pytest.mark.server("rabbitmq"), pytest.mark.slow]
-
-
-@pytest.fixture
-def server(rabbitmq: RabbitMQServer) -> RabbitMQServer:
-    return rabbitmq
-
-
-@pytest.fixture
-def transport(server: RabbitMQServer) -> Iterator[AmqpTransport]:
-    transport = AmqpTransport(server.url)
-    yield transport
-    transport.close()
-
-
-@pytest.fixture
-def other(server: RabbitMQServer) -> Iterator[AmqpTransport]:
-    other = AmqpTransport(server.url)
-    yield other
-    other.close()
-
-
-@pytest.fixture
-def queue() -> str:
-    return f"q-{uuid.uuid4().hex[:12]}"
 
 
 def listed(server: RabbitMQServer, what: str, *columns: str) -> list[dict[str, object]]:

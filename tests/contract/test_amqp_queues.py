@@ -26,30 +26,6 @@ pytestmark = [pytest.mark.server("rabbitmq"), pytest.mark.slow]
 
 
 @pytest.fixture
-def server(rabbitmq: RabbitMQServer) -> RabbitMQServer:
-    return rabbitmq
-
-
-@pytest.fixture
-def transport(server: RabbitMQServer) -> Iterator[AmqpTransport]:
-    transport = AmqpTransport(server.url)
-    yield transport
-    transport.close()
-
-
-@pytest.fixture
-def other(server: RabbitMQServer) -> Iterator[AmqpTransport]:
-    other = AmqpTransport(server.url)
-    yield other
-    other.close()
-
-
-@pytest.fixture
-def queue() -> str:
-    return f"q-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
 def app(server: RabbitMQServer, tmp_path: Path, queue: str) -> Iterator[Celeriac]:
     """An app with a default queue of its own."""
     app = Celeriac("rabbit", broker=server.url, backend=f"sqlite:///{tmp_path}/results.db", set_as_current=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -52,12 +51,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def other_url(tmp_path: Path) -> str:
     """Another broker."""
     return f"sqlite:///{tmp_path}/other.db"
-
-
-@pytest.fixture
-def queue() -> str:
-    """A name that no other test has."""
-    return f"move-{uuid.uuid4().hex[:10]}"
 
 
 @pytest.fixture

@@ -23,12 +23,6 @@ from tests.support.rabbitmq_server import RabbitMQServer
 pytestmark = [pytest.mark.server("rabbitmq"), pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQServer]:
-    with RabbitMQServer(tmp_path_factory.mktemp("rabbitmq")) as server:
-        yield server
-
-
 @pytest.fixture
 def client(server: RabbitMQServer) -> Iterator[RpcStore]:
     client = RpcStore("rpc://", {"broker_url": server.url, "broker_options": {"timeout": 2.0}})
