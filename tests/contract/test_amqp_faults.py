@@ -100,7 +100,9 @@ def drain_until(transport: AmqpTransport, queue: str, wanted: set[str]) -> set[s
     """Ids of all messages that came until these had."""
     seen: set[str] = set()
     while not wanted <= seen:
-        seen |= set(drain(transport, queue, 1))
+        more = drain(transport, queue, 1)
+        assert more, f"only {seen} came"
+        seen |= set(more)
     return seen
 
 
@@ -245,8 +247,7 @@ def test_a_fetch_that_waits_survives_the_network(
         transport = connect(f"amqp://guest:guest@127.0.0.1:{proxy.port}//")
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(first, transport, queue)
-            while proxy.connections == 0:
-                time.sleep(0.01)
+            eventually(lambda: proxy.connections, PATIENCE)
             getattr(proxy, how)()
             if how == "deaf":
                 proxy.cut()
@@ -394,13 +395,20 @@ def test_a_moved_message_can_be_settled_in_every_way(connect: Callable[..., Amqp
     assert [letter.message.id for letter in other.dead_letters(10, queue)] == ["dead-letter"]
 
 
+def is_consumed(transport: AmqpTransport, queue: str) -> bool:
+    """Whether a queue exists and has a consumer."""
+    found = transport._parts.topology.ask_about(look_up(queue))
+    return found is not None and found.consumer_count > 0
+
+
 def test_a_queue_that_is_deleted_while_a_fetch_waits(connect: Callable[..., AmqpTransport], queue: str) -> None:
     transport, other = connect(), connect()
     transport.declare([Queue(queue)])
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(first, transport, queue)
+        eventually(lambda: is_consumed(other, queue), PATIENCE)
         other.delete(queue)
-        time.sleep(0.1)
+        eventually(lambda: is_consumed(other, queue), PATIENCE)  # the fetch has made it again
         at_last(lambda: other.publish([make_message("m", queue)]))
         assert waiting.result(PATIENCE).message.id == "m"
 
@@ -408,7 +416,7 @@ def test_a_queue_that_is_deleted_while_a_fetch_waits(connect: Callable[..., Amqp
 def test_a_queue_that_is_deleted_between_two_fetches(connect: Callable[..., AmqpTransport], queue: str) -> None:
     transport, other = connect(), connect()
     assert transport.fetch([queue], 1, 0.05, LONG) == []
-    eventually(lambda: other._parts.topology.ask_about(look_up(queue)).consumer_count == 0)
+    eventually(lambda: not is_consumed(other, queue), PATIENCE)
     other.delete(queue)
     assert at_last(lambda: transport.fetch([queue], 1, 0.05, LONG)) == []
     other.publish([make_message("m", queue)])
@@ -474,11 +482,15 @@ def test_a_queue_that_sends_nothing_costs_the_connection(connect: Callable[..., 
     transport.publish([make_message("theirs", queue), make_message("ours", queue)])
     other._parts.consuming.ask(prefetch(1), consume(queue, "the-active-one"))
     told: list[str] = []
-    while len(told) < 2:
+
+    def is_told_twice() -> bool:
         try:
-            assert transport.fetch([queue], 1, 1.1, LONG) == []
+            transport.fetch([queue], 1, 1.1, LONG)
         except OperationalError as exc:
             told.append(str(exc))
+        return len(told) == 2
+
+    eventually(is_told_twice, PATIENCE)
     assert told[0].endswith("reopen the consumers")
     assert told[1].endswith("reconnect")
     other.close()
@@ -507,12 +519,12 @@ def test_a_lost_node_of_three(tmp_path: Path) -> None:
                 confirmed.extend(batch)
 
         def receive() -> None:
-            while not (all_sent.is_set() and set(confirmed) <= seen.keys()):
+            while not enough.is_set():
                 deliveries = at_last(lambda: receiver.fetch([queue], 20, 0.5, LONG))
                 receiver.settle([Settlement(delivery) for delivery in deliveries])
                 seen.update(dict.fromkeys(names(deliveries)))
 
-        all_sent = threading.Event()
+        enough = threading.Event()
         with ThreadPoolExecutor(2) as pool:
             sending, receiving = pool.submit(send), pool.submit(receive)
             try:
@@ -520,11 +532,12 @@ def test_a_lost_node_of_three(tmp_path: Path) -> None:
                 before = len(seen)
                 nodes[0].kill()  # the sender's node: hosts are tried in order
                 eventually(lambda: len(seen) >= before + 200, PATIENCE)
+                stop.set()
+                sending.result(PATIENCE)
+                eventually(lambda: set(confirmed) <= seen.keys(), PATIENCE)
             finally:
                 stop.set()
-            sending.result(PATIENCE)
-            all_sent.set()
+                enough.set()
             receiving.result(PATIENCE)
-        assert set(confirmed) <= seen.keys()
         sender.close()
         receiver.close()
