@@ -197,7 +197,7 @@ def _queue_map(app: Celeriac, queues: Any) -> dict[str, str]:
     if isinstance(queues, Mapping):
         return {str(name): str(there or name) for name, there in queues.items()}
     given = queues.split(",") if isinstance(queues, str) else queues
-    pairs = [str(getattr(each, "name", each)).strip().partition(":") for each in given]
+    pairs = [each.strip().partition(":") if isinstance(each, str) else (str(each.name), "", "") for each in given]
     return {name: there or name for name, _, there in pairs if name}
 
 
@@ -365,16 +365,19 @@ def move(
     state = State()
     with app.connection_or_acquire(connection, pool=False) as conn:
         outbox = _Outbox(conn)
+        declared: set[str] = set()
 
         def on_message(body: Any, message: ReceivedMessage) -> None:
             found = predicate(body, message)
             if not found:
                 return
-            target = _target(app, transform(found) if transform else found, exchange, routing_key)
+            chosen = transform(found) if transform else found
+            target = _target(app, chosen, exchange, routing_key)
             if target.queue == message.delivery.queue:
                 return  # it is there
-            if isinstance(found, Queue):
-                conn.driver.declare([found])
+            if hasattr(chosen, "routing_key") and chosen.name not in declared:
+                conn.driver.declare([as_queue(chosen)])
+                declared.add(chosen.name)
             republish(outbox, message, target.exchange, target.queue or target.routing_key)
             message.ack()
             state.filtered += 1
@@ -391,9 +394,9 @@ def move(
 def _target(app: Celeriac, found: Any, exchange: Any, routing_key: str | None) -> Any:
     """The route to what a predicate has returned."""
     options: dict[str, Any]
-    if found is True:
-        options = {"exchange": exchange, "routing_key": routing_key} if exchange else {"queue": routing_key}
-    elif isinstance(found, (tuple, list)):
+    if isinstance(found, (tuple, list)):
+        if len(found) != 2:
+            raise ValueError(f"a predicate returns a queue or a pair (exchange, routing key), not {found!r}")
         target, key = found
         options = {"exchange": target or exchange, "routing_key": key} if target or exchange else {"queue": key}
     elif isinstance(found, Exchange):

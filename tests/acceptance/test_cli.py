@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import pty
 import signal
 import subprocess
 import sys
@@ -445,6 +446,19 @@ def test_migrate_copies_and_with_ack_messages_moves(celeriac: CommandLine, app: 
     done = celeriac("-A", "tasks", "migrate", "-a", "-t", "0", "-Q", "celery:post", *urls)
     assert done.out.startswith("1 message moved from")
     assert (app.transport.size("celery").ready, there.transport.size("post").ready) == (0, 1)
+
+
+def test_migrate_counts_on_a_terminal(celeriac: CommandLine, app: Celeriac, tmp_path: Path) -> None:
+    app.send_task("tasks.add", (2, 3))
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "celeriac", "migrate", "-t", "0", str(app.conf.broker_url), "sqlite:///there.db"]
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, stdout=its, stderr=its, timeout=50, check=False)
+    lines = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    os.close(its)
+    assert done.returncode == 0
+    assert next(line for line in lines if line) == "1/1"
+    assert lines[-1].startswith("1 message copied from")
 
 
 @pytest.mark.behaviour("B-CLI-021")

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac
+from celeriac.contrib.rdb import Rdb
+from celeriac.errors import CeleriacError
 from tests.support.command import environment
 from tests.support.talk import Talk
 from tests.support.worker import WorkerProcess
@@ -189,6 +191,11 @@ def test_ports_in_use_are_passed_over() -> None:
         "celeriac.errors.CeleriacError: a debugger finds no free port at 127.0.0.1 among the 1 from "
         f"{port} on: set CELERY_RDB_PORT to another"
     )
+
+
+def test_a_host_that_is_none_is_named() -> None:
+    with pytest.raises(CeleriacError, match=r"can't listen at no host:6899: "):
+        Rdb(host="no host", port=6899)
 
 
 def test_it_is_a_breakpoint_of_python_too(tmp_path: Path) -> None:

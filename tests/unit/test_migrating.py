@@ -94,10 +94,31 @@ def test_messages_move_to_exchanges_too(app: Celeriac) -> None:
     assert ids(sent(app, "news")) == ["1", "2"]
 
 
+def test_a_queue_that_is_returned_is_declared_once(app: Celeriac, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared: list[str] = []
+    connection = app.connection_for_write()
+    declare = connection.driver.declare
+    monkeypatch.setattr(
+        connection.driver, "declare", lambda queues: declared.extend(q.name for q in queues) or declare(queues)
+    )
+    for number in range(4):
+        app.send_task("t", task_id=str(number))
+    queues = [Queue("a"), Queue("b", Exchange("b", "topic"), "b"), Queue("c", Exchange("c", "topic"), "c")]
+    options = {"app": app, "connection": connection, "source": ["celery"], **OPTIONS}
+    migrate.move(lambda body, message: queues[int(message.task_id) % 3], **options)
+    assert declared == ["a", "b", "c"]
+    app.send_task("t", task_id="5")
+    migrate.move_direct_by_id("5", "w1@host", **options)
+    assert declared[3:] == ["w1@host.dq2"]
+    assert [len(sent(app, name)) for name in ("a", "b", "c", "w1@host.dq2")] == [2, 1, 1, 1]
+
+
 def test_a_place_that_is_none_is_refused(app: Celeriac) -> None:
     app.send_task("t", task_id="1")
     with pytest.raises(ValueError, match="neither exchange nor routing_key says where to"):
         migrate.move(lambda *_: True, app=app, **OPTIONS)
+    with pytest.raises(ValueError, match="a queue or a pair"):
+        migrate.move(lambda *_: ("a", "b", "c"), app=app, **OPTIONS)
     assert ids(sent(app)) == ["1"]
 
 
@@ -132,6 +153,10 @@ def test_queues_are_named_in_many_ways(app: Celeriac) -> None:
         else:
             assert state.count == 2
             assert [len(sent(there, each)) for each in names] == [1] * len(names)
+    app.send_task("t", queue="x:y")  # of an object, this is the whole name
+    with app.connection_for_read() as source, there.connection_for_write() as target:
+        migrate.migrate_tasks(source, target, app=app, queues=[Queue("x:y")], ack_messages=True, **OPTIONS)
+    assert len(sent(there, "x:y")) == 1
     there.close()
 
 

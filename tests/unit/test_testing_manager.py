@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from celeriac import Celeriac
+from celeriac import Celeriac, GroupResult
 from celeriac.contrib.testing.manager import Manager, Sentinel
+from celeriac.errors import TimeoutError
 from celeriac.testing.worker import start_worker
 from tests.support.apps import memory_app, run_all
 
@@ -84,6 +85,18 @@ def test_results_are_joined_and_missing_ones_named(app: Celeriac, manager: Manag
     assert Manager(app, no_join=True).join(results) is None
 
 
+def test_the_error_of_a_task_is_none_of_waiting(app: Celeriac, manager: Manager) -> None:
+    @app.task(name="late")
+    def late() -> None:
+        raise TimeoutError("of its own")
+
+    result = late.delay()
+    run_all(app)
+    with pytest.raises(TimeoutError, match="of its own"):
+        manager.join(result, propagate=True)
+    assert said(manager.stdout) == ""
+
+
 def test_tasks_of_a_worker_are_waited_for(app: Celeriac, manager: Manager) -> None:
     go_on, begun = threading.Event(), threading.Event()
 
@@ -100,6 +113,7 @@ def test_tasks_of_a_worker_are_waited_for(app: Celeriac, manager: Manager) -> No
             assert begun.wait(30)
             manager.assert_accepted(first.id, **policy)
             manager.assert_received([first], **policy)
+            manager.assert_received(GroupResult("group", [first], app=app), **policy)
             assert manager.query_task_states([first.id])["active"] == {first.id}
             assert [first.id in answer for _, answer in manager.query_tasks([first.id])] == [True]
             assert not manager.is_accepted([first.id, second.id], timeout=0.3)

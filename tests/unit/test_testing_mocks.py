@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 from celeriac import Celeriac
 from celeriac.contrib.testing.mocks import ContextMock, TaskMessage, TaskMessage1, task_message_from_sig
@@ -27,6 +28,8 @@ def test_messages_of_both_protocols() -> None:
     older = TaskMessage1("add", id="1", args=(2,))
     assert older.headers == {}
     assert older.payload["task"] == "add" and older.payload["args"] == [2]
+    ids = {TaskMessage("add").headers["id"], TaskMessage1("add").payload["id"]}
+    assert len(ids) == 2 and all(ids)
 
 
 def test_a_signature_as_a_message() -> None:
@@ -35,6 +38,23 @@ def test_a_signature_as_a_message() -> None:
     message = task_message_from_sig(app, signature)
     assert (message.headers["task"], message.headers["id"]) == ("add", signature.id)
     assert message.payload[:2] == [[1, 2], {"z": 3}]
+    assert (message.headers["eta"], message.headers["expires"]) == (None, None)
+
+
+def test_what_a_signature_says_is_in_the_message() -> None:
+    app = Celeriac("a", set_as_current=False)
+    moment = datetime(2030, 1, 2, tzinfo=UTC)
+    signature = app.signature("add", (1,)).set(
+        eta=moment, expires=60, link=app.signature("b"), shadow="plus", retries=2
+    )
+    before = app.now()
+    message = task_message_from_sig(app, signature)
+    assert message.headers["eta"] == moment.isoformat()
+    assert before <= datetime.fromisoformat(message.headers["expires"]) - timedelta(seconds=60) <= app.now()
+    assert (message.headers["shadow"], message.headers["retries"]) == ("plus", 2)
+    assert [link["task"] for link in json.loads(message.body)[2]["callbacks"]] == ["b"]
+    soon = task_message_from_sig(app, app.signature("add", countdown=10))
+    assert before <= datetime.fromisoformat(soon.headers["eta"]) - timedelta(seconds=10) <= app.now()
 
 
 def test_an_app_is_made_ready_for_a_worker() -> None:

@@ -50,6 +50,7 @@ def migrate(
     has_app = context.app_name or context.app
     app = context.find_app() if has_app else Celeriac("migrate", broker=source, set_as_current=False)
     state = State()
+    progress = _progress(context)
     with _connect(app, source) as here, _connect(app, destination) as there:
         if here.as_uri(include_password=True) == there.as_uri(include_password=True):
             raise click.UsageError("SOURCE and DESTINATION are one broker; to move messages between its queues, see"
@@ -59,10 +60,13 @@ def migrate(
         try:
             migrate_tasks(
                 here, there, app=app, queues=queues, state=state, limit=limit, timeout=timeout, tasks=tasks,
-                ack_messages=ack_messages, forever=forever, callback=_progress(context),
+                ack_messages=ack_messages, forever=forever, callback=progress,
             )  # fmt: skip
         except KeyboardInterrupt:
             click.echo(err=True)
+        else:
+            if progress is not None and state.count:  # its line has no end yet
+                click.echo(err=True)
         _report(state, ack_messages, here, there)
     app.close()
     return 0

@@ -64,7 +64,7 @@ class Rdb(Pdb):
         out: Where it is said that the debugger waits; the log if None.
 
     Raises:
-        CeleriacError: There is no free port.
+        CeleriacError: There is no free port, or nobody can listen there.
     """
 
     def __init__(
@@ -168,8 +168,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _listen(host: str, first: int, count: int) -> socket.socket:
     for port in range(first, min(first + count, 65536)):
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             return socket.create_server(address, family=family, backlog=1)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
@@ -181,8 +181,8 @@ def _listen(host: str, first: int, count: int) -> socket.socket:
 
 def _say(text: str, out: TextIO | None) -> None:
     if out is None:
-        # At a level that is never hidden, for the program stands still. Not on standard error: in a runner that is the log, too,
-        # but one that says nothing where a signal comes while something is being logged.
+        # At a level that is never hidden, for the program stands still. Not on standard error: in a runner that goes to the log,
+        # too, but not while something else is being logged, which a signal may interrupt.
         logger.critical("%s", text)
     else:
         out.write(f"{text}\n")

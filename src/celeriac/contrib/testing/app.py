@@ -72,7 +72,11 @@ class Trap:
 
 @contextmanager
 def set_trap(app: Celeriac) -> Iterator[None]:
-    """While the block runs, whoever asks for the current app gets a trap; `app` is what it is after that."""
+    """While the block runs, whoever asks for the current app gets a trap.
+
+    Args:
+        app: No effect: after the block, the current app is what it was before.
+    """
     with _current(Trap()):
         yield
 

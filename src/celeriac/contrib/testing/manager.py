@@ -158,6 +158,8 @@ class ManagerMixin:
                 return r.get(timeout=self.block_timeout, propagate=propagate, **kwargs)
             except TimeoutError:
                 waiting = self.missing_results(r.results)
+                if not waiting:  # it is the error of a task
+                    raise
                 self.remark(f"Still waiting for {len(waiting)} of {len(r)} results: {', '.join(waiting[:10])}", "!")
         raise AssertionError(f"Test failed: no results of {', '.join(self.missing_results(r.results))}")
 
@@ -271,5 +273,7 @@ class Manager(ManagerMixin):
 
 
 def _ids(given: Any) -> list[str]:
+    if isinstance(given, ResultSet):
+        given = given.results  # a group has an id, which is none of a task
     each = [given] if isinstance(given, str) or hasattr(given, "id") else given
     return [str(getattr(one, "id", one)) for one in each]
