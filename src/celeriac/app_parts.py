@@ -137,13 +137,22 @@ class AppParts:
 
     @cached_property
     def user_options(self) -> dict[str, set[Any]]:
-        """Options of your own on the command line: add a `click.Option` to `app.user_options["preload"]`."""
+        """Options of your own on the command line: add a `click.Option` to the set of "preload" or of "worker"."""
         return {"worker": set(), "beat": set(), "events": set(), "preload": set()}
 
     def tell_preload_options(self, command: str, arguments: Sequence[str]) -> None:
         """Send the signal `user_preload_options`, if the app has such options. The command line calls it."""
         if self.user_options["preload"]:
             import_object("celeriac.preload:tell_preload_options", "user_options")(self, command, arguments)
+
+    def command_options(self, command: str, arguments: Sequence[str]) -> dict[str, Any]:
+        """What the options of your own say that this command alone takes. The command line calls it."""
+        if not self.user_options[command]:
+            return {}
+        found: dict[str, Any] = import_object("celeriac.preload:command_options", "user_options")(
+            self, command, arguments
+        )
+        return found
 
     def bugreport(self) -> str:
         """Versions, platform and changed settings, for a bug report; secrets are masked."""

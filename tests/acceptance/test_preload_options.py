@@ -1,4 +1,4 @@
-"""Options of the app's own that every command takes, and the signal that tells what they say."""
+"""Options of the app's own, of every command or of the worker, and the signals that tell what they say."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from celeriac import Celeriac, signals
 app = Celeriac("preloading", broker="sqlite:///{folder}/q.db", backend="sqlite:///{folder}/q.db")
 app.user_options["preload"].add(Option(["-Z", "--template"], default="usual", help="Which template."))
 app.user_options["preload"].add(Option(["--copies"], type=int, default=1))
-chosen = []
+app.user_options["worker"].add(Option(["--region"], default="eu", help="Where it is."))
+chosen, regions = [], []
+
+@signals.celeryd_init.connect
+def on_worker(sender, options, conf, **_):
+    regions.append(options["region"])
+    assert "template" not in options and "loglevel" in options
 
 @signals.user_preload_options.connect
 def on_options(app, options, sender, **_):
@@ -28,6 +34,10 @@ def on_options(app, options, sender, **_):
 @app.task
 def choice():
     return chosen
+
+@app.task
+def region():
+    return regions
 """
 
 
@@ -50,6 +60,22 @@ def test_tasks_of_a_worker_know_them(
     worker.wait_ready()
     assert app.send_task("preloading.choice").get(timeout=30) == [["preloading", "worker", *expected]]
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_worker_has_options_of_its_own(
+    worker_process: Callable[..., WorkerProcess], app: Celeriac, tmp_path: Path, pool: str
+) -> None:
+    worker = worker_process("preloading", "-P", pool, "--region", "us", "-Z", "mine", "-c", "1")
+    worker.wait_ready()
+    assert app.send_task("preloading.region").get(timeout=30) == ["us"]
+    assert app.send_task("preloading.choice").get(timeout=30) == [["preloading", "worker", "mine", 1]]
+    assert worker.stop() == 0
+    celeriac = CommandLine(tmp_path)
+    other = celeriac("-A", "preloading", "purge", "--region", "us")
+    assert (other.code, "No such option '--region'" in other.err) == (2, True)
+    assert "Where it is." in celeriac("-A", "preloading", "worker", "--help").out
+    assert "Where it is." not in celeriac("-A", "preloading", "purge", "--help").out
 
 
 @pytest.mark.behaviour("B-SIGNAL-015")

@@ -19,7 +19,7 @@ import click
 from celeriac import __version__
 from celeriac.cli.command_context import CommandContext
 from celeriac.errors import CeleriacError, near_match
-from celeriac.preload import other_arguments
+from celeriac.preload import options_of, other_arguments
 
 __all__ = ["LazyGroup", "celeriac", "hoisted", "option"]
 
@@ -85,7 +85,7 @@ class _Late:
             return self._command.make_context(info_name, list(args), parent=parent, **extra)
         except click.NoSuchOption:
             app = context.own_app()
-            if app is None or not app.user_options["preload"]:
+            if app is None or not options_of(app, info_name):
                 raise
             rest = other_arguments(app, info_name, args)
         return self._command.make_context(info_name, rest, parent=parent, **extra)
@@ -97,7 +97,8 @@ class _Late:
         except (click.ClickException, CeleriacError) as exc:
             click.echo(f"Without options of the app itself: {exc}", err=True)
             return
-        if app is None or not app.user_options["preload"]:
+        own = [] if app is None else options_of(app, info_name)
+        if not own:
             return
         command, ctx = self._command, click.Context(self._command, info_name=info_name, parent=parent)
         for word in args:
@@ -105,7 +106,7 @@ class _Late:
             if inner is not None:
                 command, ctx = inner, click.Context(inner, info_name=word, parent=ctx)
         shown = copy.copy(command)
-        shown.params = [*command.params, *sorted(app.user_options["preload"], key=lambda option: str(option.name))]
+        shown.params = [*command.params, *own]
         click.echo(shown.get_help(ctx), color=ctx.color)
         ctx.exit()
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from celeriac import signals
 from celeriac.cli.command_context import CommandContext
 from celeriac.loading import import_object
+from celeriac.runner.zygote import tell_init
 from celeriac.worker.options import WorkerOptions
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class WorkerApp:
     def load(self, context: CommandContext, options: WorkerOptions) -> Celeriac:
         """Import the app and its task modules here, with the settings of the command line."""
         app = context.find_app(options.changes)
-        signals.celeryd_init.send(sender=options.node, instance=None, conf=app.conf, options=options)
+        tell_init(app, options, context.arguments)
         app.import_modules()
         for module in options.include:
             import_object(module, "--include")

@@ -47,7 +47,7 @@ from celeriac.task_limits import limits_of
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
-__all__ = ["facts_of", "hello_of", "load_app", "main"]
+__all__ = ["facts_of", "hello_of", "load_app", "main", "tell_init"]
 
 #: What the interpreter of a runner that is started by exec runs, once it is patched.
 _MAIN = "import sys\nfrom celeriac.runner.zygote import main\nmain(sys.argv[1:])"
@@ -68,8 +68,7 @@ def load_app(options: ZygoteOptions) -> Celeriac:
     if options.changes:
         app.conf.update(options.changes)
     app.tell_preload_options("worker", options.arguments)
-    # Its receivers may change settings, so it comes before anything is made of them.
-    signals.celeryd_init.send(sender=options.node, instance=None, conf=app.conf, options=options)
+    tell_init(app, options, options.arguments)
     app.import_modules()
     for module in options.include:
         import_object(module, "--include")
@@ -77,6 +76,18 @@ def load_app(options: ZygoteOptions) -> Celeriac:
     app.conf.validate()
     log_as_configured(app.conf, options.loglevel, options.logfile, options.colour)
     return app
+
+
+def tell_init(app: Celeriac, options: Any, arguments: list[str]) -> None:
+    """Send `celeryd_init`. Its receivers may change settings, so it comes before anything is made of them.
+
+    Args:
+        options: Of the zygote or of the worker.
+        arguments: Of the command line.
+    """
+    given = {name: getattr(options, name) for name in ("include", "loglevel", "logfile")}
+    given |= app.command_options("worker", arguments)
+    signals.celeryd_init.send(sender=options.node, instance=None, conf=app.conf, options=given)
 
 
 def facts_of(task: Any) -> TaskFacts:
