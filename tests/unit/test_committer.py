@@ -15,7 +15,7 @@ from celeriac.message import Action, Delivery, Message, Settlement
 from celeriac.results.base import Record
 from celeriac.results.open import open_store
 from celeriac.transport.open import open_transport
-from celeriac.worker.committer import PIECE, Committer, Entry
+from celeriac.worker.committer import MOST_BACK, PIECE, Committer, Entry
 from celeriac.worker.leases import Leases
 from tests.support.files import eventually
 from tests.support.flaky import FlakyStore, FlakyTransport
@@ -209,6 +209,27 @@ def test_much_that_is_put_off_goes_in_pieces_and_none_twice(make_bench: Callable
     assert bench.committer.pace == 1e-4, "an outage was taken for the usual pace"
     size = bench.transport.size(QUEUE)
     assert (size.ready, size.delayed, size.leased) == (0, number, 0)
+
+
+def test_what_goes_back_is_committed_before_more_is_taken_in() -> None:
+    """Each may be as much work for the broker as many acknowledgements, and the time that it takes is told."""
+    name = uuid.uuid4().hex
+    transport = open_transport(f"memory://{name}")
+    committer = Committer(transport, None, Leases(transport, 60.0, lambda lost: None), lambda entries, refused: None)
+    transport.publish([_message(str(number), QUEUE) for number in range(MOST_BACK + 1)])
+    *most, last = transport.fetch([QUEUE], MOST_BACK + 1, 5.0, 60.0)
+    for delivery in most:
+        committer.put_back(Entry(Settlement(delivery, Action.DEFER, until=time.time() + 3600)))
+    assert not committer.is_behind
+    committer.put_back(Entry(Settlement(last, Action.REQUEUE)))
+    assert committer.is_behind
+    assert committer.spent == 0.0
+    committer.start()
+    assert committer.drain(10)
+    assert not committer.is_behind
+    assert committer.spent > 0.0
+    size = transport.size(QUEUE)
+    assert (size.ready, size.delayed, size.leased) == (1, MOST_BACK, 0)
 
 
 def test_what_can_not_even_be_buried_is_left_to_its_lease(make_bench: Callable[..., _Bench]) -> None:

@@ -36,6 +36,8 @@ LONGEST_PAUSE = 2.0
 MAX_BACKLOG, LONGEST_WAIT = 1000, 0.25
 #: Entries in one batch from which on it tells how long each takes: of few most is the way to the broker.
 MANY = 32
+#: Entries that go back to the broker, of which so many may wait before intake stops: each may be as much work as many others.
+MOST_BACK = 16
 #: Deliveries in one `settle`, if they are not only acknowledged.
 PIECE = 200
 _UNCOMMITTED = "its outcome can't be committed"
@@ -86,6 +88,9 @@ class Committer:
         self._in_hand = 0
         #: Usual seconds for each of many.
         self.pace = 1e-4
+        self._going_back = 0
+        #: Seconds that it has taken to put back.
+        self.spent = 0.0
         #: Records that were stored before the handlers of their tasks ran: (task id, fence). Their outcomes are to come.
         self._told: set[tuple[str, Fence]] = set()
         self._is_stopping = False
@@ -102,6 +107,13 @@ class Committer:
             if wake or self._intake is None:
                 self._condition.notify()
 
+    def put_back(self, entry: Entry) -> None:
+        """Commit this one: it was fetched for nothing, and goes back to the broker."""
+        with self._condition:
+            self._going_back += 1
+            self._pending.append(entry)
+            self._condition.notify()
+
     def wake(self) -> None:
         """Commit what was added."""
         if self._pending:
@@ -115,7 +127,7 @@ class Committer:
     @property
     def is_behind(self) -> bool:
         """Whether so much waits to be committed that no more should be taken in."""
-        return self.backlog > min(MAX_BACKLOG, max(MANY, LONGEST_WAIT / self.pace))
+        return self._going_back > MOST_BACK or self.backlog > min(MAX_BACKLOG, max(MANY, LONGEST_WAIT / self.pace))
 
     @property
     def backlog(self) -> int:
@@ -139,13 +151,17 @@ class Committer:
                         return
                     self._condition.wait()
                 batch, self._pending = self._pending, []
-                self._in_hand = len(batch)
+                self._in_hand, going_back = len(batch), self._going_back
             began = time.monotonic()
             batch = self._count_until_done(batch)
             refused = self._commit_until_done(batch)
+            pace = (time.monotonic() - began) / self._in_hand
             if self._in_hand >= MANY and not self._is_failing:  # an outage says nothing about the time they take
-                pace = (time.monotonic() - began) / self._in_hand
                 self.pace = max(pace, self.pace + 0.2 * (pace - self.pace))
+            if going_back:
+                with self._condition:
+                    self._going_back -= going_back
+                self.spent += going_back * pace
             self._in_hand = 0
             if self._store is not None:
                 forget(self._store, batch, {delivery.token for delivery in refused}, is_atomic=self._is_atomic)

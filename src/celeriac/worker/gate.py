@@ -25,7 +25,7 @@ from celeriac.coordination.base import Claim, Coordination
 from celeriac.coordination.open import no_place, not_shared, open_coordination
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.log import get_logger
-from celeriac.message import Message
+from celeriac.message import Delivery, Message
 from celeriac.options import LIMITS
 from celeriac.rates import Taken
 from celeriac.routing import is_copy
@@ -37,7 +37,6 @@ from celeriac.worker.assignment import Assignment
 from celeriac.worker.committer import Committer, Entry
 from celeriac.worker.gate_waiting import Lane, Waiting, claims_for, is_sent_twice, verdict_for
 from celeriac.worker.rate_limits import AHEAD, Appetite, Horizon, RateLimits
-from celeriac.worker.rate_sharers import RateSharers
 
 __all__ = ["Gate", "GateOwner", "limits_by_task", "open_gate"]
 
@@ -59,9 +58,6 @@ LONGEST_TWIN = 30.0
 BREATH = 0.02
 #: Lanes after which empty ones are forgotten.
 MANY_LANES = 1000
-#: Of what all workers put back for a shared rate, so much less than everything is spread over its time: one that comes too early
-#: is put back again, but where none is there the rate is not used.
-DENSITY = 0.6
 _NEVER = float("inf")
 _NONE = TaskLimits()
 
@@ -113,14 +109,13 @@ class Gate:
         self._ready: defaultdict[str, deque[Waiting]] = defaultdict(deque)  # by task: they wait for the rate only
         self._rate_at: dict[str, float] = {}  # by task: when its bucket is asked again
         self._horizons: defaultdict[str, Horizon] = defaultdict(Horizon)
-        self._sharers = RateSharers(place, self._identity, [task for task in limits if self.rates.is_cluster(task)])
         self._held: dict[Assignment, Waiting] = {}  # in the pool, and to be given back at its end
         self._running: Counter[str] = Counter()  # the same by task
         self._ending: list[tuple[list[Claim], list[Claim], Entry | None]] = []  # to release, to keep, what follows
         self._renew_at = 0.0
         self._owed_release: list[Claim] = []
         self._owed_keep: list[Claim] = []
-        self.appetite = Appetite()
+        self._appetite = Appetite()
         self._failures = 0  # in a row, to reach the place
         self._away_until = 0.0
         self._full_since: float | None = None
@@ -160,6 +155,17 @@ class Gate:
         """The pool may have room."""
         if self._full_since is not None:
             self._changed.set()
+
+    def came(self, deliveries: Sequence[Delivery]) -> None:
+        """These have come, whatever becomes of them."""
+        if self.rates.are_any:
+            self._appetite.came(sum(not self.rates.interval(delivery.message.task) for delivery in deliveries))
+
+    def bite(self, wanted: int) -> tuple[int, float]:
+        """How many of `wanted` messages to fetch, and seconds after which to ask again (0.0: not needed)."""
+        if not self.rates.are_any:
+            return wanted, 0.0
+        return self._appetite.bite(wanted, self._owner.committer.spent, time.monotonic())
 
     def submit(self, assignment: Assignment) -> None:
         """Let one wait for its turn."""
@@ -297,9 +303,7 @@ class Gate:
         return True
 
     def _put_back_by_rate(self, waiting: Waiting, interval: float, soon: float) -> None:
-        self.appetite.put_back(time.monotonic())
-        if self.rates.is_cluster(waiting.task):
-            interval *= max(1.0, DENSITY * self._sharers.number(waiting.task))
+        self._appetite.put_back()
         soonest = max(AHEAD / 2, soon - interval)
         self._owner.put_back(
             waiting.assignment, self._horizons[waiting.task].next(SYSTEM_CLOCK.now(), interval, soonest)
@@ -360,8 +364,6 @@ class Gate:
         self._changed.clear()
         await self._give_back()
         await self._ask(self._renew)
-        if self._sharers.is_due():
-            await self._ask(asyncio.to_thread, self._sharers.count)
         if self._is_stopping or not any(self._everyone()):
             self._full_since = None
             return

@@ -17,10 +17,11 @@ __all__ = ["Appetite", "Horizon", "RateLimits"]
 AHEAD = 1.0
 #: Most messages of one task that wait in the worker.
 MOST_AHEAD = 256
-#: Messages that are fetched at once while much is put back.
+#: Messages that are fetched at once before any has come that has no rate.
 BITE = 32
-#: Longest pause between two bites, in seconds: others wait behind what is put back.
-LONGEST_PAUSE = 2.0
+#: After putting back nothing is fetched for so many times as long as that took, and for so many seconds at most: what waits here
+#: lasts no longer.
+PAUSE, LONGEST_PAUSE = 3, AHEAD
 #: Longest time for which a message is put back at once, in seconds: another worker may have its turn earlier, and limits
 #: may be raised meanwhile.
 FARTHEST = 60.0
@@ -44,37 +45,39 @@ class Horizon:
 
 
 class Appetite:
-    """How much to fetch while much of what comes is put back for its rate: a bite now and then, so that others come through.
+    """How much to fetch where tasks have rates: what is put back for its rate was fetched for nothing, but others come behind it.
 
-    Putting back takes a quarter of the time at most. Where it costs little that is as good as no pause; where it is work for the
-    broker (RabbitMQ), what may start is not held up by it.
+    A bite, and as many more as have come that had no rate. After some were put back comes a pause, so that putting back takes a
+    quarter of the time at most. Where it costs little that is as good as none; where it is work for the broker (RabbitMQ), what
+    may start is not held up by it.
     """
 
-    __slots__ = ("_count", "_next", "_until")
+    __slots__ = ("_next", "_others", "_spent")
 
     def __init__(self) -> None:
-        self._count = 0
-        self._next = self._until = 0.0
+        self._others = 0
+        self._spent = 0.0
+        self._next = 0.0
 
-    def put_back(self, now: float) -> None:
-        """One more was put back."""
-        self._count += 1
-        self._until = now + AHEAD
+    def came(self, others: int) -> None:
+        """So many have come that have no rate."""
+        self._others += others
 
-    def bite(self, wanted: int, pace: float, now: float) -> tuple[int, float]:
+    def put_back(self) -> None:
+        """One was put back."""
+        self._others = 0
+
+    def bite(self, wanted: int, spent: float, now: float) -> tuple[int, float]:
         """How many to fetch, and seconds after which to ask again (0.0: not needed).
 
         Args:
             wanted: How many could be used.
-            pace: Seconds that putting one back takes.
+            spent: Seconds that putting back has taken in all.
         """
-        if now >= self._until:
-            self._count = 0
-            return wanted, 0.0
-        if self._count:
-            self._next = max(self._next, now) + min(LONGEST_PAUSE, 4 * self._count * pace)
-            self._count = 0
-        return (min(wanted, BITE), 0.0) if now >= self._next else (0, self._next - now)
+        if spent > self._spent:
+            self._next = min(max(self._next, now) + PAUSE * (spent - self._spent), now + LONGEST_PAUSE)
+            self._spent = spent
+        return (min(wanted, BITE + self._others), 0.0) if now >= self._next else (0, self._next - now)
 
 
 class RateLimits:
@@ -100,6 +103,11 @@ class RateLimits:
                 self._intervals[name] = interval_of(each.rate)
             if each.is_cluster_rate:
                 self._cluster.add(name)
+
+    @property
+    def are_any(self) -> bool:
+        """Whether any task has a limit."""
+        return bool(self._intervals) and not self._is_off
 
     def interval(self, task: str) -> float:
         """Seconds between two starts; 0.0 if there is no limit."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -248,6 +247,7 @@ class Supervisor:
         if self.is_stopping:
             self.committer.add([Entry(Settlement(delivery, Action.REQUEUE)) for delivery in deliveries])
             return
+        self.gate.came(deliveries)
         now = SYSTEM_CLOCK.now()
         admitted: list[Assignment] = []
         tells = self.announcer.tells
@@ -326,7 +326,7 @@ class Supervisor:
     def put_back(self, assignment: Assignment, until: float | None) -> None:
         """Another time, uncharged; or at once, for other workers."""
         action = Action.REQUEUE if until is None else Action.DEFER
-        self.committer.add([Entry(Settlement(assignment.delivery, action, until=until))])
+        self.committer.put_back(Entry(Settlement(assignment.delivery, action, until=until)))
 
     def settle(self, assignment: Assignment, entry: Entry, *, is_final: bool) -> None:
         """An assignment is over here: its claims are given back first."""
@@ -503,7 +503,7 @@ class Supervisor:
         self._is_held_back = True  # before looking, so that the commit that changes the answer tells us
         self._is_held_back = self.committer.is_behind
         wanted = 0 if self.is_stopping or self._is_held_back else self.gathering.wanted(self.pool)
-        wanted, pause = self.gate.appetite.bite(wanted, self.committer.pace, time.monotonic())
+        wanted, pause = self.gate.bite(wanted)
         if pause and self._asks_again is None:
             self._asks_again = self._loop.call_later(pause, self._ask_again)
         self.intake.want(wanted, self.committer.will_claim)
