@@ -36,6 +36,8 @@ _IDLE = 0.05
 #: How long one that was idle for `health_check_interval` may take to answer, in seconds. Short: a silent server costs
 #: this and then the timeout of a new connection.
 _PING = 1.0
+#: How long an event loop may be held up by a server that takes or gives only a part of something, in seconds.
+_MOMENT = 0.25
 
 
 class Connection:
@@ -79,6 +81,27 @@ class Connection:
             self.close()  # interrupted in between: its replies would be taken for those of the next command
             raise
         return replies
+
+    def send_at_once(self, command: Sequence[Argument], most: int) -> bool:
+        """Send a command whose reply `read_reply` will bring, as an event loop may; False if it has more than `most` bytes."""
+        packed = _pack(tuple(command))
+        if len(packed) > most:
+            return False
+        try:
+            self._inner._sock.settimeout(min(_MOMENT, self.settings.timeout))
+            self._inner.send_packed_command([packed], check_health=False)
+        except (RedisError, OSError) as exc:
+            raise self._failed(exc) from exc
+        return True
+
+    def read_reply(self) -> Any:
+        """The reply, of which at least a part has come; errors as they are."""
+        try:
+            return self._inner.read_response(disable_decoding=True)
+        except ResponseError as exc:
+            return exc
+        except (RedisError, OSError) as exc:
+            raise self._failed(exc) from exc
 
     def send(self, commands: Sequence[Sequence[Argument]]) -> None:
         """Send commands whose replies `wait_push` will bring (subscribing)."""
@@ -194,6 +217,20 @@ class Server:
                     return connection
                 self.close()  # the others were idle for longer
             connection.close()
+
+    def acquire_idle(self) -> Connection | None:
+        """Borrow one that is open and was used a moment ago; never waits."""
+        if self._pid != os.getpid():
+            return None
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return None
+        interval = self.settings.health_check_interval
+        if connection.is_usable() and not (interval and time.monotonic() - connection.used_at >= interval):
+            return connection
+        connection.close()
+        return None
 
     def _forget_parent(self) -> None:
         with self._lock:

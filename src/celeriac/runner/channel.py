@@ -31,12 +31,11 @@ class Channel:
         """The next executions; None when the supervisor has closed its end."""
         while True:
             try:
-                data = self._sock.recv(262144)
+                frames = self._reader.receive(self._sock)
             except ConnectionResetError:
                 return None
-            if not data:
+            if frames is None:
                 return None
-            frames = self._reader.feed(data)
             if frames:
                 return [decode_frame(kind, body) for kind, body in frames]
 

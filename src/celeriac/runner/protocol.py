@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import mmap
 import os
+import socket
 import struct
 import tempfile
 from typing import Any
@@ -93,18 +94,29 @@ def decode_frame(kind: int, body: bytes | memoryview) -> Any:
         raise msgspec.DecodeError(str(exc)) from exc
 
 
+#: Bytes that one read takes at most.
+PIECE = 131_072
+
+
 class FrameReader:
     """Cuts a stream of bytes into frames."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_buffer", "_piece")
 
     def __init__(self) -> None:
         self._buffer = bytearray()  # the beginning of a frame that has not come whole
+        # Kept: `recv` would ask the system for so much memory each time, which takes longer than all the rest.
+        self._piece = memoryview(bytearray(PIECE))
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+    def receive(self, sock: socket.socket) -> list[tuple[int, bytes]] | None:
+        """The frames that are complete after one read; None at the end of the stream. Raises what the socket raises."""
+        size = sock.recv_into(self._piece)
+        return self.feed(self._piece[:size]) if size else None
+
+    def feed(self, data: bytes | memoryview) -> list[tuple[int, bytes]]:
         """The frames (kind, body) that are complete now."""
         buffer = self._buffer
-        source: bytes | bytearray = data
+        source: bytes | bytearray | memoryview = data
         if buffer:
             buffer += data
             source = buffer

@@ -8,7 +8,7 @@ may be called from several threads at once. Every call has a deadline of the dri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -17,7 +17,7 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.routing import Queue
 
 __all__ = [
-    "Box", "Capabilities", "Commit", "FetchingTransport", "Mailbox", "QueueSize", "Subscription",
+    "Box", "Capabilities", "Claim", "Commit", "CommitUnderWay", "FetchingTransport", "Mailbox", "QueueSize", "Subscription",
     "TransactionalTransport", "Transport",
 ]  # fmt: skip
 
@@ -238,6 +238,38 @@ class RecordingTransport(Transport, Protocol):
         """
 
 
+class Claim(NamedTuple):
+    """What a commit may fetch. See `FetchingTransport.commit_and_fetch`."""
+
+    queues: Sequence[str]
+    limit: int
+    ready: int
+    lease: float
+
+
+class CommitUnderWay(Protocol):
+    """A commit that is sent, and whose answer has yet to come.
+
+    Attributes:
+        timeout: For how many seconds to wait for it.
+    """
+
+    timeout: float
+
+    def fileno(self) -> int:
+        """Readable when it has come."""
+
+    def end(self) -> tuple[list[Delivery], list[Delivery]]:
+        """What `commit_and_fetch` returns.
+
+        Raises:
+            OperationalError: It may have been carried out or not; it may be tried again.
+        """
+
+    def abandon(self) -> None:
+        """Wait for it no longer."""
+
+
 class FetchingTransport(Transport, Protocol):
     """A broker that ends deliveries and leases the next ones in one step: what its capability `fetches_on_commit` promises."""
 
@@ -251,6 +283,13 @@ class FetchingTransport(Transport, Protocol):
         Args:
             limit: As for `fetch`; what these commits publish counts.
             ready: How many of these may be messages that were ready before: the others are on their way already.
+        """
+
+    def begin_commit(self, commits: Sequence[Commit], claim: Claim | None) -> CommitUnderWay | None:
+        """The same for an event loop: send it, and wait for nothing; without a claim nothing is fetched.
+
+        Returns:
+            What is under way; None if it can't be had without waiting, now or for these commits. Nothing was sent then.
         """
 
 

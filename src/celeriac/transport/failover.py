@@ -24,7 +24,9 @@ from celeriac.timing import call_end
 from celeriac.transport.base import (
     Box,
     Capabilities,
+    Claim,
     Commit,
+    CommitUnderWay,
     FetchingTransport,
     Mailbox,
     QueueSize,
@@ -155,6 +157,12 @@ class FailoverTransport:
                 commits, queues, limit, ready, lease
             )
         )
+
+    def begin_commit(self, commits: Sequence[Commit], claim: Claim | None) -> CommitUnderWay | None:
+        """The same without waiting. If it fails, the commit that is tried instead finds another broker."""
+        if id(self._current) not in self._prepared:
+            return None
+        return cast("FetchingTransport", self._current).begin_commit(commits, claim)
 
     # queues
 

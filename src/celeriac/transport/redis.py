@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from celeriac.errors import ImproperlyConfigured, MessageTooLarge
@@ -25,7 +26,7 @@ from celeriac.results.redis import RedisStore
 from celeriac.results.redis_connection import Argument, Script, Server
 from celeriac.results.redis_url import parse_url
 from celeriac.routing import Queue, is_copy
-from celeriac.transport.base import Box, Capabilities, Commit, Mailbox, QueueSize, Subscription
+from celeriac.transport.base import Box, Capabilities, Claim, Commit, Mailbox, QueueSize, Subscription
 from celeriac.transport.binding import queues_for
 from celeriac.transport.redis_bell import Bell
 from celeriac.transport.redis_bindings import Bindings, expiry
@@ -38,6 +39,7 @@ from celeriac.transport.redis_lua import COMMIT, DELETE, EXTEND, FETCH, PURGE, S
 from celeriac.transport.redis_mailbox import open_mailbox, post
 from celeriac.transport.redis_restore import restore
 from celeriac.transport.redis_subscription import RedisSubscription
+from celeriac.transport.redis_under_way import UnderWay
 
 __all__ = ["RedisTransport"]
 
@@ -344,23 +346,46 @@ class RedisTransport:
         is_due = time.monotonic() >= min(self._restore_at, self._beat_at)
         return self._commit(commits, None if is_due else self._wish(queues, limit, ready, lease))
 
+    def begin_commit(self, commits: Sequence[Commit], claim: Claim | None) -> UnderWay | None:
+        """The same without waiting: on an open connection, if nothing else has to be asked or looked after first."""
+        now = time.monotonic()
+        messages = [message for commit in commits for message in commit.messages]
+        if len(commits) > STEP or self.settings.tls or any(each.eta or not each.queue for each in messages):
+            return None  # the socket of a TLS connection does not tell whether the answer has come
+        if claim is not None and now - self._clock_read_at > CLOCK_EVERY:
+            return None
+        wish = None if claim is None or now >= min(self._restore_at, self._beat_at) else self._wish(*claim)
+        keys, args = self._step(map(self._commit_arguments, commits), wish)
+        return UnderWay.begin(self._server, COMMIT, keys, args, partial(self._understood, commits, wish))
+
     def _commit(self, commits: Sequence[Commit], wish: _Wish | None) -> tuple[list[Delivery], list[Delivery]]:
-        prepared = [self._commit_arguments(commit) for commit in commits]
         lost: list[Delivery] = []
         came: list[Delivery] = []
-        for start in range(0, len(prepared), STEP):
-            keys = self._keys.heads()
-            args: list[Argument] = [self._keys.prefix, "0"]
-            if wish is not None and start + STEP >= len(prepared):
-                keys += wish.lists
-                args[1:] = ("1", *wish.words)
-            for words in prepared[start : start + STEP]:
-                args += words
-            numbers, answer = self._server.run(COMMIT, keys, args)
-            lost += [commits[start + number - 1].settlement.delivery for number in numbers]
-            if wish is not None:
-                came += self._deliveries(wish, answer)
+        prepared = [self._commit_arguments(commit) for commit in commits]  # all of them, before anything is sent
+        for start in range(0, len(commits), STEP):
+            last = wish if start + STEP >= len(commits) else None
+            keys, args = self._step(prepared[start : start + STEP], last)
+            lost_now, came = self._understood(commits[start:], last, self._server.run(COMMIT, keys, args))
+            lost += lost_now
         return lost, came
+
+    def _step(self, prepared: Iterable[list[Argument]], wish: _Wish | None) -> tuple[list[str], list[Argument]]:
+        """Keys and arguments of one script."""
+        keys = self._keys.heads()
+        args: list[Argument] = [self._keys.prefix, "0"]
+        if wish is not None:
+            keys += wish.lists
+            args[1:] = ("1", *wish.words)
+        for words in prepared:
+            args += words
+        return keys, args
+
+    def _understood(
+        self, commits: Sequence[Commit], wish: _Wish | None, reply: Any
+    ) -> tuple[list[Delivery], list[Delivery]]:
+        numbers, answer = reply
+        lost = [commits[number - 1].settlement.delivery for number in numbers]
+        return lost, self._deliveries(wish, answer) if wish is not None else []
 
     def publish_recorded(self, messages: Sequence[Message], records: Sequence[Record]) -> None:
         """Store and publish in one script for each group of records; the messages come with the last one."""

@@ -2,11 +2,14 @@
 
 One thread takes whatever has gathered and commits it as one batch, so nothing waits to fill a batch and nothing is
 committed alone under load. While the store or the broker is down, what is here is kept and tried again; nothing is
-settled before it is stored. Where the broker can write to the store, all three are one atomic step.
+settled before it is stored. Where the broker can write to the store, all three are one atomic step. Where that step can
+also fetch, the event loop sends the little that comes from a few tasks by itself (`_begin`): to wake the thread for it, and
+be woken by it, would take as long as the step. Whatever goes wrong with it is the thread's to do again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +23,7 @@ from celeriac.message import Action, Delivery, Message, Settlement
 from celeriac.results.base import Fence, Record, ResultStore
 from celeriac.states import FAILURE
 from celeriac.timing import backoff
-from celeriac.transport.base import Commit, FetchingTransport, Transport
+from celeriac.transport.base import Commit, CommitUnderWay, FetchingTransport, Transport
 from celeriac.worker.chords import Entry, count, forget
 from celeriac.worker.end_record import end_record
 from celeriac.worker.intake import Intake
@@ -41,6 +44,13 @@ MOST_BACK = 16
 #: Deliveries in one `settle`, if they are not only acknowledged.
 PIECE = 200
 _UNCOMMITTED = "its outcome can't be committed"
+
+
+def _is_plain(entry: Entry) -> bool:
+    """Whether it is one step: the end of a delivery, and nothing of chords."""
+    return entry.settlement is not None and not (
+        entry.more_records or entry.is_early or entry.parts or entry.chords or entry.joined
+    )
 
 
 class _Steps:
@@ -64,6 +74,7 @@ class Committer:
         on_committed: Called, from the thread, with entries that are done and the deliveries that were refused because
             their lease is lost.
         intake: Whose fetches commits take over, where the broker can do both in one step.
+        loop: The event loop that calls `wake`.
     """
 
     def __init__(
@@ -73,7 +84,9 @@ class Committer:
         leases: Leases,
         on_committed: Callable[[list[Entry], list[Delivery]], None],
         intake: Intake | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self._loop = loop
         self._transport = transport
         self._store = store
         self._leases = leases
@@ -86,6 +99,7 @@ class Committer:
         self._condition = threading.Condition()
         self._pending: list[Entry] = []
         self._in_hand = 0
+        self._is_under_way = False  # what is in hand is the event loop's
         #: Usual seconds for each of many.
         self.pace = 1e-4
         self._going_back = 0
@@ -115,8 +129,8 @@ class Committer:
             self._condition.notify()
 
     def wake(self) -> None:
-        """Commit what was added."""
-        if self._pending:
+        """Commit what was added. Called by the event loop."""
+        if self._pending and not self._is_under_way and not self._begin():
             with self._condition:
                 self._condition.notify()
 
@@ -146,8 +160,8 @@ class Committer:
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not self._pending:
-                    if self._is_stopping:
+                while not self._pending or self._is_under_way:
+                    if self._is_stopping and not self._is_under_way:
                         return
                     self._condition.wait()
                 batch, self._pending = self._pending, []
@@ -165,11 +179,71 @@ class Committer:
             self._in_hand = 0
             if self._store is not None:
                 forget(self._store, batch, {delivery.token for delivery in refused}, is_atomic=self._is_atomic)
-            self._leases.discard([entry.settlement.delivery for entry in batch if entry.settlement is not None])
-            self._on_committed(batch, refused)
             self._is_failing = False
-            if self._intake is not None:
-                self._intake.go_on()
+            self._has_committed(batch, refused)
+
+    def _has_committed(self, batch: list[Entry], refused: list[Delivery]) -> None:
+        self._leases.discard([entry.settlement.delivery for entry in batch if entry.settlement is not None])
+        self._on_committed(batch, refused)
+        if self._intake is not None:
+            self._intake.go_on()
+
+    # in the event loop
+
+    def _begin(self) -> bool:
+        """Send what waits, if it is little, one step, and nothing stands before it; else it is the thread's."""
+        if self._loop is None or self._intake is None:
+            return False
+        with self._condition:
+            batch = self._pending
+            if self._in_hand or self._is_failing or self._told or len(batch) >= MANY or not all(map(_is_plain, batch)):
+                return False
+            self._pending, self._in_hand, self._is_under_way = [], len(batch), True
+        faultpoint("before_commit")
+        commits = [Commit(entry.settlement, entry.record, entry.messages) for entry in batch if entry.settlement]
+        try:
+            transport = cast("FetchingTransport", self._transport)
+            under_way = transport.begin_commit(commits, self._intake.claim())
+        except Exception:  # the thread will see it, too, and knows what to do
+            under_way = None
+        if under_way is None:
+            self._leave_to_thread(batch)
+            return True
+        timer = self._loop.call_later(under_way.timeout, self._on_silence, batch, under_way)
+        self._loop.add_reader(under_way.fileno(), self._on_answer, batch, under_way, timer)
+        return True
+
+    def _leave_to_thread(self, batch: list[Entry]) -> None:
+        with self._condition:
+            self._pending = batch + self._pending
+            self._in_hand, self._is_under_way = 0, False
+            self._condition.notify()
+
+    def _on_silence(self, batch: list[Entry], under_way: CommitUnderWay) -> None:
+        cast("asyncio.AbstractEventLoop", self._loop).remove_reader(under_way.fileno())
+        under_way.abandon()
+        self._leave_to_thread(batch)
+
+    def _on_answer(self, batch: list[Entry], under_way: CommitUnderWay, timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        cast("asyncio.AbstractEventLoop", self._loop).remove_reader(under_way.fileno())
+        try:
+            refused, came = under_way.end()
+        except Exception:
+            self._leave_to_thread(batch)
+            return
+        faultpoint("after_commit")
+        with self._condition:
+            self._in_hand, self._is_under_way = 0, False
+            if self._is_stopping:
+                self._condition.notify()
+        intake = cast("Intake", self._intake)
+        if came and not intake.claimed_at_once(came):
+            threading.Thread(target=intake.claimed, args=(came,), name="celeriac-claimed", daemon=True).start()
+        self._has_committed(batch, refused)
+        self.wake()
+
+    # the thread
 
     def _has_failed(self) -> None:
         """It may take long: let intake fetch by itself meanwhile."""

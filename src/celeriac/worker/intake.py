@@ -23,7 +23,7 @@ from celeriac.results.base import Record, ResultStore
 from celeriac.states import REVOKED, SUCCESS
 from celeriac.task_limits import is_named
 from celeriac.timing import backoff
-from celeriac.transport.base import Transport
+from celeriac.transport.base import Claim, Transport
 from celeriac.worker.consuming import Consuming
 from celeriac.worker.leases import Leases
 from celeriac.worker.revocations import Revocations
@@ -130,10 +130,10 @@ class Intake:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    # called by the committer's thread
+    # called by the committer
 
-    def claim(self) -> tuple[list[str], int, int, float] | None:
-        """What a commit may bring: queues, how many messages, how many of these from what is ready, seconds of lease."""
+    def claim(self) -> Claim | None:
+        """What a commit may bring."""
         if self._leases.is_behind or self._is_deaf():
             return None
         with self._condition:
@@ -141,7 +141,22 @@ class Intake:
             queues = self._open_queues()
             if self._is_stopping or self._waiting or number <= 0 or not queues:
                 return None
-            return queues, number, max(0, number - self._asked), self._lease
+            return Claim(queues, number, max(0, number - self._asked), self._lease)
+
+    def claimed_at_once(self, deliveries: list[Delivery]) -> bool:
+        """What a commit has brought, in the event loop; False if something has to be asked or given back first: see `claimed`."""
+        if self._is_stopping or self._waiting or any(map(self._takes_time, deliveries)):
+            return False
+        self._consuming.came()
+        faultpoint("after_fetch")
+        self._leases.add(deliveries)
+        with self._condition:
+            self._wanted = max(0, self._wanted - len(deliveries))
+        self._on_deliveries(deliveries, {})
+        return True
+
+    def _takes_time(self, delivery: Delivery) -> bool:
+        return delivery.queue in self._left_out or (self._store is not None and self._is_to_be_looked_up(delivery))
 
     def claimed(self, deliveries: list[Delivery]) -> None:
         """What a commit has brought. Never raises: that would be taken for the commit's failure."""
@@ -273,16 +288,15 @@ class Intake:
         """Whether it may have ended, or been revoked unheard: without the store's word it can't be run."""
         return bool(delivery.message.id) and (delivery.redelivered or self.revocations.is_doubtful(delivery.message.id))
 
+    def _is_to_be_looked_up(self, delivery: Delivery) -> bool:
+        return self._is_doubtful(delivery) or bool(delivery.message.id and is_named(delivery.message.headers))
+
     def _stored(self, deliveries: list[Delivery]) -> dict[str, Record] | None:
         """The stored records of those that are doubtful, or have an id that their caller chose; None: the store is away.
 
         What is doubtful waits for the store then. The others run: a second run is spared as far as the store can be read.
         """
-        ids = [
-            delivery.message.id
-            for delivery in deliveries
-            if self._is_doubtful(delivery) or (delivery.message.id and is_named(delivery.message.headers))
-        ]
+        ids = [delivery.message.id for delivery in deliveries if self._is_to_be_looked_up(delivery)]
         if not ids or self._store is None:
             return {}
         if self._probe is not None and self._probe.is_alive():

@@ -220,7 +220,7 @@ class Pool:
 
     def _take_idle(self) -> Slot | None:
         while self._idle:
-            slot = self._idle.popleft()
+            slot = self._idle.pop()
             if not slot.held and not slot.process.is_retiring and not slot.process.is_over:
                 return slot
         return None

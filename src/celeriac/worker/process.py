@@ -253,21 +253,22 @@ class RunnerProcess:
         """Take what has come; False if there was nothing."""
         if self.is_over:
             return False
+        frames: list[tuple[int, bytes]] | None = None
         try:
-            data = self._sock.recv(1 << 20)
+            frames = self._reader.receive(self._sock)
         except BlockingIOError:
             return False
-        except OSError:
-            data = b""
-        if data:
-            self._take(data)
-        else:
+        except OSError:  # it has died
+            pass
+        if frames is None:
             self.end()
-        return bool(data)
+            return False
+        self._take(frames)
+        return True
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, frames: list[tuple[int, bytes]]) -> None:
         ended: list[tuple[Slot, Assignment, Outcome]] = []
-        for kind, body in self._reader.feed(data):
+        for kind, body in frames:
             try:
                 value = decode_frame(kind, body)
             except msgspec.MsgspecError as exc:

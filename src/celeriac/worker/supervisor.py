@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -123,6 +124,7 @@ class Supervisor:
         self._is_watching = False
         self._asks_again: asyncio.TimerHandle | None = None
         self._is_held_back = False  # intake waits for the committer
+        self._thread = 0  # the loop's
         self._unlimited: set[str] = set()  # tasks whose hard limit can't be applied, said once
 
     @property
@@ -145,7 +147,7 @@ class Supervisor:
             ImproperlyConfigured: A setting or option is wrong.
             OperationalError: The broker can't be reached, and the settings say not to wait for it any longer.
         """
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self.hello = await self.nursery.start()
         self.conf = conf = Settings.from_plain(self.hello.conf)
         pool_name = self.options.pool or conf.worker_pool
@@ -195,7 +197,7 @@ class Supervisor:
             transport, self.store, self.leases, self.queues.names, conf.task_lease, self._from_thread(self._on_deliveries),
             self.consuming, self._from_thread(self._give_up),
         )  # fmt: skip
-        self.committer = Committer(transport, self.store, self.leases, self._after_commit, self.intake)
+        self.committer = Committer(transport, self.store, self.leases, self._after_commit, self.intake, self._loop)
         self.presence = Presence(transport, self.node)
         self.control = Control(self)
         self._rules = msgspec.structs.replace(self._rules, revoked=self.control.revocations)
@@ -233,9 +235,11 @@ class Supervisor:
         self.end(signal.SIGTERM)
 
     def _from_thread(self, callback: Callable[..., None]) -> Callable[..., None]:
-        """A function for other threads that calls `callback` in the loop."""
+        """A function for other threads that calls `callback` in the loop; from there it does so at once."""
 
         def call(*args: Any) -> None:
+            if threading.get_ident() == self._thread:
+                return callback(*args)
             with contextlib.suppress(RuntimeError):  # the loop is closed: we are leaving, leases will run out
                 self._loop.call_soon_threadsafe(callback, *args)
 
