@@ -36,7 +36,7 @@ from celeriac.errors import (
 
 __all__ = [
     "TRUSTED_TYPES", "Constant", "Registry", "Serializer", "accept_types", "disable_insecure_serializers", "dumps",
-    "enable_insecure_serializers", "explain", "json_dumps", "json_loads", "loads", "register", "register_json_type",
+    "enable_insecure_serializers", "explain", "has_types", "json_dumps", "json_loads", "loads", "register", "register_json_type",
     "registry", "unregister",
 ]  # fmt: skip
 
@@ -203,6 +203,17 @@ class Registry:
             raise self.explain({"value": value}, serializer, exc) from exc
         return entry.content_type, entry.content_encoding or "binary", body
 
+    def reads_json(self, content_type: str, accept: frozenset[str] | None) -> bool:
+        """Whether `loads` takes this for JSON and decodes it with `json_loads`."""
+        entry = self._by_type.get(content_type)
+        is_accepted = content_type not in self._disabled if accept is None else content_type in accept
+        return is_accepted and entry is not None and entry.decoder is json_loads
+
+    def writes_json(self, serializer: str) -> bool:
+        """Whether `dumps` encodes with `json_dumps`."""
+        entry = self._by_name.get(serializer)
+        return entry is not None and entry.encoder is json_dumps
+
     def loads(
         self, body: bytes, content_type: str, content_encoding: str = "utf-8", accept: frozenset[str] | None = None
     ) -> Any:
@@ -331,10 +342,14 @@ def json_dumps(value: Any) -> str:
     return "".join(_json_encode(value, 0))
 
 
+def has_types(body: bytes) -> bool:
+    """Whether JSON may hold Celery's typed values. Their marker may be written with an escaped underscore."""
+    return b"__type__" in body or b"\\u005" in body
+
+
 def json_loads(body: bytes) -> Any:
     """Decode json with Celery's typed values; raises whatever the decoders raise."""
-    # The marker may be written with an escaped underscore. Only a body with a marker needs the slower decoder.
-    if b"__type__" not in body and b"\\u005" not in body:
+    if not has_types(body):  # only a body with a marker needs the slower decoder
         try:
             return msgspec.json.decode(body)
         except msgspec.DecodeError:

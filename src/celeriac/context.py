@@ -6,7 +6,7 @@ One `ContextVar` holds the innermost running context, so threads, coroutines and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,6 +16,7 @@ from celeriac.outcome import Execution
 from celeriac.routing import is_copy
 from celeriac.safe_repr import saferepr
 from celeriac.wire.messages import TaskBody, timelimits
+from celeriac.wire.sealed import SealedSteps
 
 __all__ = ["Context", "RequestStack", "make_context", "pop_current_task", "push_current_task", "running"]
 
@@ -40,7 +41,6 @@ class Context:
     timelimit: list[float | None] | None = None
     callbacks: list[Any] | None = None
     errbacks: list[Any] | None = None
-    chain: list[Any] | None = None
     chord: Any = None
     group: str | None = None
     group_index: int | None = None
@@ -95,6 +95,24 @@ class Context:
         limits = {"soft_time_limit": self.soft_time_limit, "time_limit": self.time_limit}
         named = {option: getattr(self, attribute) for option, attribute in _EXECUTION_OPTIONS.items()}
         return {**named, **limits, "headers": self.headers or {}}
+
+    @property
+    def chain(self) -> list[Any] | None:
+        """What follows in its chain, from last to first."""
+        steps = self.steps
+        if isinstance(steps, SealedSteps):
+            steps = self.__dict__["chain"] = list(steps)
+        return steps  # type: ignore[return-value]
+
+    @chain.setter
+    def chain(self, steps: list[Any] | None) -> None:
+        self.__dict__["chain"] = steps
+
+    @property
+    def steps(self) -> Sequence[Any] | None:
+        """The same, as it came: a long chain is sealed."""
+        steps: Sequence[Any] | None = self.__dict__.get("chain")
+        return steps
 
     @property
     def time_limit(self) -> float | None:

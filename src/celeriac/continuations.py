@@ -7,7 +7,7 @@ twice gives the same messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celeriac import states
@@ -74,14 +74,13 @@ NOTHING = Sequel()
 
 def after_success(app: Celeriac, context: Context, value: Any) -> Sequel:
     """The callbacks, the chain's next step, the chord that this is a part of."""
-    if not (context.callbacks or context.chain or context.chord):
+    if not (context.callbacks or context.steps or context.chord):
         return NOTHING
     sequel = Sequel()
     for number, callback in enumerate(context.callbacks or ()):
         _start(app, context, sequel, callback, (value,), f"link{number}")
-    if context.chain:
-        *rest, step = context.chain
-        _start(app, context, sequel, step, (value,), "chain", rest)
+    if context.steps:
+        _start(app, context, sequel, context.steps[-1], (value,), "chain", context.steps[:-1])
     if context.chord:
         _end_part(app, sequel, Place(context.group, context.group_index, context.chord), context.id or "")
     return sequel
@@ -89,7 +88,7 @@ def after_success(app: Celeriac, context: Context, value: Any) -> Sequel:
 
 def after_failure(app: Celeriac, context: Context, exc: BaseException, trace: str) -> Sequel:
     """The error callbacks, and the end of the chain's other steps, which fail with the same error."""
-    if not (context.errbacks or context.chain or context.chord):
+    if not (context.errbacks or context.steps or context.chord):
         return NOTHING
     sequel = Sequel()
     _call_errbacks(app, context, sequel, context.errbacks, exc, trace)
@@ -99,7 +98,7 @@ def after_failure(app: Celeriac, context: Context, exc: BaseException, trace: st
 
 def after_revocation(app: Celeriac, context: Context, exc: BaseException) -> Sequel:
     """The end of a chain's other steps, which are revoked with it."""
-    if not (context.chain or context.chord):
+    if not (context.steps or context.chord):
         return NOTHING
     sequel = Sequel()
     _end_rest(app, context, sequel, states.REVOKED, exc, None)
@@ -178,7 +177,7 @@ def _start(
     step: Any,
     args: tuple[Any, ...],
     name: str,
-    rest: list[Any] | None = None,
+    rest: Sequence[Any] | None = None,
 ) -> None:
     """Start a workflow that follows this task, and with `rest` (last to first) what follows that."""
     tree = normalize(maybe_signature(step, app))

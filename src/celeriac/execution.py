@@ -383,7 +383,7 @@ def _resume(environment: Environment, execution: Execution, context: Context) ->
     app = environment.app
     done = app.AsyncResult(context.id or "")
     sequel = NOTHING
-    if done.state == states.SUCCESS and (context.callbacks or context.chain or context.chord):
+    if done.state == states.SUCCESS and (context.callbacks or context.steps or context.chord):
         sequel = after_success(app, context, done.result)
     elif done.state == states.FAILURE:
         sequel = after_failure(app, context, done.result, done.traceback or "")

@@ -73,7 +73,7 @@ def note_of(app: Celeriac, message: Message) -> Message | None:
 def body_of(app: Celeriac, context: Context, group_id: str) -> Any:
     """The body that waits for the chord of this id: carried by the task itself, by what follows it, or by that body."""
     places = [Place(context.group, context.group_index, context.chord)]
-    for step in (context.chain or ())[:1]:
+    for step in (context.steps or ())[:1]:
         places += [place_of(end.options) for end in ends(maybe_signature(step, app))]
     for place in places:
         while place.chord:

@@ -186,7 +186,8 @@ def _message(
     is_checked: bool,
     forms: dict[Any, CallForm] | None,
 ) -> Message:
-    chain = [*(options.get("chain") or ()), *(signature.options.get("chain") or ())]
+    after, own = options.get("chain") or (), signature.options.get("chain") or ()
+    chain = [*after, *own] if own else after
     merged_args, merged_kwargs, merged = signature.merge(args, kwargs, options)
     _put(merged, place)
     merged["add_to_parent"] = False  # whoever launches writes the trail

@@ -7,7 +7,7 @@ borne (no embed, null for a list, a single callback), and everything else ends i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +18,13 @@ from celeriac.errors import DecodeError, ImproperlyConfigured, InvalidTaskError
 from celeriac.message import Message
 from celeriac.safe_repr import saferepr
 from celeriac.wire.moments import timelimits
+from celeriac.wire.sealed import SealedSteps, open_sealed
 
 __all__ = ["TaskBody", "decode_body", "open_body", "protocol1_headers"]
+
+
+#: Bytes of a body from which on a chain in it stays sealed.
+LONG = 2048
 
 
 class TaskBody(msgspec.Struct, kw_only=True):
@@ -32,9 +37,9 @@ class TaskBody(msgspec.Struct, kw_only=True):
 
     args: list[Any]
     kwargs: dict[str, Any]
-    callbacks: list[Any] | None = None
-    errbacks: list[Any] | None = None
-    chain: list[Any] | None = None
+    callbacks: Sequence[Any] | None = None
+    errbacks: Sequence[Any] | None = None
+    chain: Sequence[Any] | None = None
     chord: dict[str, Any] | None = None
     fields: dict[str, Any] = {}
 
@@ -83,9 +88,11 @@ def open_body(
     if not isinstance(message.content_type, str) or not message.content_type:
         raise InvalidTaskError("the message has no content type")
     data = _unpacked(message, max_unpacked_bytes)
-    body = codec.loads(data, message.content_type, message.content_encoding, accept)
+    is_json = codec.registry.reads_json(message.content_type, accept)
+    body = open_sealed(data) if is_json and len(data) >= LONG and not codec.has_types(data) else None
+    if body is None:
+        body = codec.loads(data, message.content_type, message.content_encoding, accept)
     # Each level of JSON has a bracket: most bodies have too few of them to need a closer look.
-    is_json = message.content_type == "application/json"
     if max_depth is not None and (data.count(b"[") + data.count(b"{") if is_json else len(data)) > max_depth:
         _check_depth(body, max_depth)
     return body
@@ -154,10 +161,12 @@ def _task_body(args: Any, kwargs: Any, embed: Mapping[str, Any], fields: dict[st
     )
 
 
-def _signatures(name: str, embed: Mapping[str, Any]) -> list[Any] | None:
+def _signatures(name: str, embed: Mapping[str, Any]) -> Sequence[Any] | None:
     value = embed.get(name)
     if not value:
         return None
+    if isinstance(value, SealedSteps):
+        return value
     if isinstance(value, dict):  # older peers sent a single one as it is
         value = [value]
     if not isinstance(value, (list, tuple)):

@@ -21,6 +21,7 @@ from celeriac.message import CommonHeaders, Message, SharedHeaders
 from celeriac.safe_repr import MAX_LENGTH, saferepr
 from celeriac.wire.bodies import TaskBody, decode_body, protocol1_headers
 from celeriac.wire.moments import epoch, parse_moment, timelimits
+from celeriac.wire.sealed import SealedSteps
 
 __all__ = [
     "CallForm", "TaskBody", "TaskCall", "decode_body", "encode_call", "expiration_ms", "parse_moment", "protocol1_headers",
@@ -76,7 +77,7 @@ class TaskCall(msgspec.Struct, frozen=True, kw_only=True):
     soft_time_limit: float | None = None
     callbacks: list[Any] | None = None
     errbacks: list[Any] | None = None
-    chain: list[Any] | None = None
+    chain: Sequence[Any] | None = None
     chord: Any = None
     group_id: str | None = None
     group_index: int | None = None
@@ -130,9 +131,7 @@ class CallForm:
         self._expires = _expires(call, now, tz) if call.expires is not None else _NO_MOMENT
         self._max_bytes = max_bytes
         self._protocol = protocol
-        self._embed = codec.Constant({
-            "callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord,
-        })  # fmt: skip
+        self._embed = _embed(call)
         own = _OWN_HEADERS if call.group_index is None else (*_OWN_HEADERS, "group_index")
         headers = _headers(call, self._eta[0], self._expires[0])
         self._common = CommonHeaders(_laid_over(headers, call) if call.headers else headers, own)
@@ -224,6 +223,18 @@ class CallForm:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         call = replace(self.call, id=task_id, args=args, kwargs=kwargs, group_index=group_index)
         return _laid_over({}, call), _protocol1(call, self._eta[0], self._expires[0])
+
+
+def _embed(call: TaskCall) -> codec.Constant:
+    """The third part of the body."""
+    value = {"callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord}
+    if not isinstance(call.chain, SealedSteps):
+        return codec.Constant(value)
+    if not codec.registry.writes_json(call.serializer):
+        return codec.Constant({**value, "chain": list(call.chain)})
+    texts = {name: call.chain.json() if name == "chain" else codec.json_dumps(part) for name, part in value.items()}
+    items = ", ".join(f'"{name}": {text}' for name, text in texts.items())
+    return codec.Constant(value, f"{{{items}}}")
 
 
 def encode_call(
