@@ -83,9 +83,9 @@ async def _pool(processes: int = 2, slots: int = 1) -> AsyncIterator[tuple[Pool,
     nursery, owner = _Nursery(), _Owner()
     pool = Pool(nursery, owner, processes, RunnerOptions("prefork", slots, "test"))
     pool.start()
-    for sock, _ in nursery.ends:
+    for process, (sock, _) in reversed(list(zip(pool.processes, nursery.ends, strict=True))):
         sock.send(encode_frame(Kind.READY, 0))
-    await _until(lambda: all(process.is_ready for process in pool.processes))
+        await _until(lambda process=process: process.is_ready)  # the last one gets the first task: number 0
     try:
         yield pool, nursery, owner
     finally:

@@ -8,16 +8,25 @@ tell `fetches_on_commit` adds `FetchingCommitTests` to its suite.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from typing import cast
 
 import pytest
 
 from celeriac.errors import EncodeError
-from celeriac.message import Settlement
+from celeriac.message import Delivery, Settlement
 from celeriac.results.base import Record, ResultStore
 from celeriac.testing.transport_case import LONG, PATIENCE, SHORT, TransportCase, make_message, names, needs
-from celeriac.transport.base import Commit, FetchingTransport, QueueSize, RecordingTransport, Transport
+from celeriac.transport.base import (
+    Claim,
+    Commit,
+    CommitUnderWay,
+    FetchingTransport,
+    QueueSize,
+    RecordingTransport,
+    Transport,
+)
 
 __all__ = ["CommitTests", "FetchingCommitTests"]
 
@@ -127,7 +136,7 @@ class FetchingCommitTests(TransportCase):
         delivery = self.leased(transport, queue, "m")
         other.publish([make_message(name, queue) for name in ("ready 1", "ready 2")])
         commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
-        lost, came = transport.commit_and_fetch([commit], [queue], 10, 10, LONG)
+        lost, came = transport.commit_and_fetch([commit], Claim([queue], 10, 10, LONG))
         came += transport.fetch([queue], 10, 0, LONG)
         assert (lost, names(came)) == ([], ["ready 1", "ready 2", "next"])
         assert [(each.queue, each.deliveries, each.redelivered) for each in came] == [(queue, 1, False)] * 3
@@ -145,7 +154,7 @@ class FetchingCommitTests(TransportCase):
             other.publish([make_message(f"ready {number}", queue) for number in range(ready + 1)])
             sent = [*(f"ready {number}" for number in range(ready + 1)), *sent]
         commit = Commit(Settlement(delivery), None, [make_message(name, queue) for name in ("next 1", "next 2")])
-        lost, came = transport.commit_and_fetch([commit], [queue], limit, ready, LONG)
+        lost, came = transport.commit_and_fetch([commit], Claim([queue], limit, ready, LONG))
         assert lost == []
         assert len(came) <= limit
         assert names(came) + names(other.fetch([queue], 10, 0, LONG)) == sent
@@ -156,7 +165,7 @@ class FetchingCommitTests(TransportCase):
         mine, foreign = make_queue(), make_queue()
         delivery = self.leased(transport, mine, "m")
         commit = Commit(Settlement(delivery), None, [make_message("here", mine), make_message("there", foreign)])
-        _, came = transport.commit_and_fetch([commit], [mine], 10, 10, LONG)
+        _, came = transport.commit_and_fetch([commit], Claim([mine], 10, 10, LONG))
         assert names(came + transport.fetch([mine], 10, 0, LONG)) == ["here"]
         assert names(other.fetch([foreign], 10, PATIENCE, LONG)) == ["there"]
 
@@ -166,7 +175,7 @@ class FetchingCommitTests(TransportCase):
         urgent, calm = (9, 0) if transport.capabilities.urgent == "high" else (0, 9)
         other.publish([make_message("urgent", queue, priority=urgent)])
         commit = Commit(Settlement(delivery), None, [make_message("calm", queue, priority=calm)])
-        _, came = transport.commit_and_fetch([commit], [queue], 1, 1, LONG)
+        _, came = transport.commit_and_fetch([commit], Claim([queue], 1, 1, LONG))
         assert names(came + transport.fetch([queue], 10, 0, LONG)) == ["urgent", "calm"]
 
     @needs("message leases")
@@ -178,7 +187,7 @@ class FetchingCommitTests(TransportCase):
         assert names(other.fetch([queue], 1, PATIENCE, LONG)) == ["lost"]
         other.publish([make_message("ready", queue)])
         commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
-        lost, came = transport.commit_and_fetch([commit], [queue], 10, 10, LONG)
+        lost, came = transport.commit_and_fetch([commit], Claim([queue], 10, 10, LONG))
         assert lost == [delivery]
         assert names(came + transport.fetch([queue], 10, 0, LONG)) == ["ready"]
 
@@ -186,8 +195,73 @@ class FetchingCommitTests(TransportCase):
     def test_its_leases_run_out(self, transport: FetchingTransport, other: Transport, queue: str) -> None:
         delivery = self.leased(transport, queue, "m")
         commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
-        _, came = transport.commit_and_fetch([commit], [queue], 10, 10, SHORT)
+        _, came = transport.commit_and_fetch([commit], Claim([queue], 10, 10, SHORT))
         came += transport.fetch([queue], 10, 0, SHORT)
         [taken] = other.fetch([queue], 10, PATIENCE, LONG)
         assert (taken.message.id, taken.deliveries) == ("next", 2)
         assert transport.settle([Settlement(each) for each in came]) == came
+
+    # --- without waiting
+
+    def begun(self, transport: FetchingTransport, commit: Commit, claim: Claim | None) -> CommitUnderWay:
+        """A commit that is under way, on a broker that has just been talked to."""
+        under_way = transport.begin_commit([commit], claim)
+        assert under_way is not None
+        return under_way
+
+    def answer(self, under_way: CommitUnderWay) -> tuple[list[Delivery], list[Delivery]]:
+        assert select.select([under_way], [], [], PATIENCE)[0], "no answer has come"
+        return under_way.end()
+
+    def test_one_that_is_begun_ends_as_any_other(
+        self, transport: FetchingTransport, other: Transport, queue: str
+    ) -> None:
+        delivery = self.leased(transport, queue, "m")
+        other.publish([make_message("ready", queue)])
+        commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
+        lost, came = self.answer(self.begun(transport, commit, Claim([queue], 10, 10, LONG)))
+        came += transport.fetch([queue], 10, 0, LONG)
+        assert (lost, names(came)) == ([], ["ready", "next"])
+        assert transport.settle([Settlement(each) for each in came]) == []
+        assert other.size(queue) == QueueSize(0, 0, 0)
+
+    def test_without_a_claim_it_fetches_nothing(
+        self, transport: FetchingTransport, other: Transport, queue: str
+    ) -> None:
+        delivery = self.leased(transport, queue, "m")
+        commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
+        assert self.answer(self.begun(transport, commit, None)) == ([], [])
+        assert names(other.fetch([queue], 10, PATIENCE, LONG)) == ["next"]
+
+    @needs("message leases")
+    def test_one_that_is_begun_after_its_lease_is_lost_does_nothing(
+        self, transport: FetchingTransport, other: Transport, queue: str
+    ) -> None:
+        transport.publish([make_message("lost", queue)])
+        [delivery] = transport.fetch([queue], 1, PATIENCE, SHORT)
+        assert names(other.fetch([queue], 1, PATIENCE, LONG)) == ["lost"]
+        commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
+        assert self.answer(self.begun(transport, commit, None)) == ([delivery], [])
+        assert other.fetch([queue], 10, 0, LONG) == []
+
+    def test_one_that_was_abandoned_can_be_tried_again_and_publishes_once(
+        self, transport: FetchingTransport, other: Transport, queue: str
+    ) -> None:
+        delivery = self.leased(transport, queue, "m")
+        commit = Commit(Settlement(delivery), None, [make_message("next", queue)])
+        self.begun(transport, commit, None).abandon()
+        transport.commit_and_fetch([commit], Claim([queue], 0, 0, LONG))
+        came = other.fetch([queue], 10, PATIENCE, LONG)
+        assert names(came + other.fetch([queue], 10, SHORT, LONG)) == ["next"]
+        assert other.settle([Settlement(each) for each in came]) == []
+        assert other.size(queue) == QueueSize(0, 0, 0)
+
+    def test_what_can_not_be_sent_is_refused_before_anything_is(
+        self, transport: FetchingTransport, other: Transport, queue: str
+    ) -> None:
+        delivery = self.leased(transport, queue, "m")
+        bad = make_message("bad", queue, headers={"task": "t", "bad": object()})
+        with pytest.raises(EncodeError):
+            transport.begin_commit([Commit(Settlement(delivery), None, [make_message("next", queue), bad])], None)
+        assert transport.extend([delivery], LONG) == []
+        assert other.fetch([queue], 10, 0, LONG) == []

@@ -239,7 +239,13 @@ class RecordingTransport(Transport, Protocol):
 
 
 class Claim(NamedTuple):
-    """What a commit may fetch. See `FetchingTransport.commit_and_fetch`."""
+    """What a commit may fetch, besides what it does.
+
+    Attributes:
+        limit: As for `fetch`; what the commits publish counts.
+        ready: How many of these may be messages that were ready before: the others are on their way already.
+        lease: Seconds.
+    """
 
     queues: Sequence[str]
     limit: int
@@ -273,16 +279,10 @@ class CommitUnderWay(Protocol):
 class FetchingTransport(Transport, Protocol):
     """A broker that ends deliveries and leases the next ones in one step: what its capability `fetches_on_commit` promises."""
 
-    def commit_and_fetch(
-        self, commits: Sequence[Commit], queues: Sequence[str], limit: int, ready: int, lease: float
-    ) -> tuple[list[Delivery], list[Delivery]]:
+    def commit_and_fetch(self, commits: Sequence[Commit], claim: Claim) -> tuple[list[Delivery], list[Delivery]]:
         """`commit`, then a `fetch` that doesn't wait and may bring nothing; returns what each of them does.
 
         Also called without a store, with commits that have no records.
-
-        Args:
-            limit: As for `fetch`; what these commits publish counts.
-            ready: How many of these may be messages that were ready before: the others are on their way already.
         """
 
     def begin_commit(self, commits: Sequence[Commit], claim: Claim | None) -> CommitUnderWay | None:

@@ -148,15 +148,9 @@ class FailoverTransport:
         """Store, publish and settle as one step."""
         return self._call(lambda transport: transport.commit(commits))
 
-    def commit_and_fetch(
-        self, commits: Sequence[Commit], queues: Sequence[str], limit: int, ready: int, lease: float
-    ) -> tuple[list[Delivery], list[Delivery]]:
+    def commit_and_fetch(self, commits: Sequence[Commit], claim: Claim) -> tuple[list[Delivery], list[Delivery]]:
         """The same, and lease messages."""
-        return self._call(
-            lambda transport: cast("FetchingTransport", transport).commit_and_fetch(
-                commits, queues, limit, ready, lease
-            )
-        )
+        return self._call(lambda transport: cast("FetchingTransport", transport).commit_and_fetch(commits, claim))
 
     def begin_commit(self, commits: Sequence[Commit], claim: Claim | None) -> CommitUnderWay | None:
         """The same without waiting. If it fails, the commit that is tried instead finds another broker."""

@@ -338,13 +338,11 @@ class RedisTransport:
         """Settle, store and publish, in one script."""
         return self._commit(commits, None)[0]
 
-    def commit_and_fetch(
-        self, commits: Sequence[Commit], queues: Sequence[str], limit: int, ready: int, lease: float
-    ) -> tuple[list[Delivery], list[Delivery]]:
+    def commit_and_fetch(self, commits: Sequence[Commit], claim: Claim) -> tuple[list[Delivery], list[Delivery]]:
         """The same, and lease messages in the very script."""
         # What a fetch does beside must not be put off.
         is_due = time.monotonic() >= min(self._restore_at, self._beat_at)
-        return self._commit(commits, None if is_due else self._wish(queues, limit, ready, lease))
+        return self._commit(commits, None if is_due else self._wish(*claim))
 
     def begin_commit(self, commits: Sequence[Commit], claim: Claim | None) -> UnderWay | None:
         """The same without waiting: on an open connection, if nothing else has to be asked or looked after first."""

@@ -346,7 +346,7 @@ class Committer:
         """And take the next messages, if the broker can do it in the same step."""
         if self._intake is None or (claim := self._intake.claim()) is None:
             return self._transport.commit(commits)
-        refused, came = cast("FetchingTransport", self._transport).commit_and_fetch(commits, *claim)
+        refused, came = cast("FetchingTransport", self._transport).commit_and_fetch(commits, claim)
         if came:
             self._intake.claimed(came)
         return refused

@@ -23,6 +23,7 @@ from celeriac.results.base import Record
 from celeriac.runner.protocol import RunnerOptions
 from celeriac.timing import backoff
 from celeriac.worker.assignment import Assignment, Batch
+from celeriac.worker.idle_slots import IdleSlots
 from celeriac.worker.nursery import Nursery
 from celeriac.worker.process import RunnerProcess, Slot
 
@@ -103,7 +104,7 @@ class Pool:
         self._owner = owner
         self._runtimes: dict[str, float] = {}
         self._depths: dict[str, int] = {}  # of tasks that may be more than one in a slot
-        self._idle: deque[Slot] = deque()
+        self._idle = IdleSlots()
         self._numbers = 0
         self._early_ends = 0
         self._is_resting = False
@@ -143,18 +144,15 @@ class Pool:
         staying = [process for process in self.processes if not process.is_retiring]
         for process in sorted(staying, key=lambda each: each.load)[:number]:
             process.retire()
-            self._drop_idle(process)
+            self._idle.drop(process)
 
     def replace(self, process: RunnerProcess) -> None:
         """Start another runner in the place of one that is to go."""
         if not process.is_retiring:
             process.retire()
-            self._drop_idle(process)
+            self._idle.drop(process)
             if not self.is_stopping:
                 self._spawn()
-
-    def _drop_idle(self, process: RunnerProcess) -> None:
-        self._idle = deque(slot for slot in self._idle if slot.process is not process)
 
     @property
     def kind(self) -> str:
@@ -206,24 +204,17 @@ class Pool:
     def dispatch(self) -> None:
         """Hand out what waits, as far as slots take it."""
         ready, touched = self.ready, set()
-        while ready and (slot := self._take_idle()) is not None:
+        while ready and (slot := self._idle.take()) is not None:
             if self._give(slot, 1):
                 touched.add(slot.process)
             else:
-                self._idle.append(slot)
+                self._idle.add([slot])
         if ready:
             touched.update(self._top_up())
         for process in touched:
             process.flush()
         if ready:
             self._rest()
-
-    def _take_idle(self) -> Slot | None:
-        while self._idle:
-            slot = self._idle.pop()
-            if not slot.held and not slot.process.is_retiring and not slot.process.is_over:
-                return slot
-        return None
 
     def _top_up(self) -> set[RunnerProcess]:
         """Fill up the slots of which half is used, each to the same height; returns the processes to be flushed."""
@@ -340,7 +331,7 @@ class Pool:
         if process.is_retiring:
             process.retire()
             return
-        self._idle.extend(process.slots)
+        self._idle.add(process.slots)
         self._changed.set()
         self.dispatch()
         self._owner.on_capacity()
@@ -357,9 +348,8 @@ class Pool:
                 known = runtimes.get(outcome.task)
                 runtime = outcome.runtime
                 runtimes[outcome.task] = runtime if known is None else known + SMOOTHING * (runtime - known)
-        for slot in dict.fromkeys(slot for slot, _, _ in ended):
-            if not slot.held and not slot.process.is_retiring:
-                self._idle.append(slot)
+        slots = dict.fromkeys(slot for slot, _, _ in ended)
+        self._idle.add(slot for slot in slots if not slot.held and not slot.process.is_retiring)
         for task in {assignment.task for _, assignment, _ in ended}:
             self._depths[task] = depth(runtimes.get(task))
         self._owner.on_outcomes([(assignment, outcome) for _, assignment, outcome in ended])
@@ -374,7 +364,7 @@ class Pool:
     def on_skipped(self, slot: Slot, assignment: Assignment) -> None:
         """A frame was taken back just as it was to start."""
         if not slot.held and not slot.process.is_retiring:
-            self._idle.append(slot)
+            self._idle.add([slot])
         self.submit([assignment], first=True)
 
     def _on_exit(self, pid: int, status: int) -> None:
@@ -385,7 +375,7 @@ class Pool:
 
     def on_process_end(self, process: RunnerProcess) -> None:
         """A runner's socket has closed: wait a moment for its exit status, then see what it held."""
-        self._drop_idle(process)
+        self._idle.drop(process)
         asyncio.ensure_future(self._bury(process))  # noqa: RUF006 -- it ends by itself
 
     async def _bury(self, process: RunnerProcess) -> None:
