@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -131,7 +131,8 @@ class CallForm:
         self._expires = _expires(call, now, tz) if call.expires is not None else _NO_MOMENT
         self._max_bytes = max_bytes
         self._protocol = protocol
-        self._embed = _embed(call)
+        embed = {"callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord}
+        self._embed = codec.Constant(embed) if call.chain.__class__ is not SealedSteps else _sealed(embed, call)
         own = _OWN_HEADERS if call.group_index is None else (*_OWN_HEADERS, "group_index")
         headers = _headers(call, self._eta[0], self._expires[0])
         self._common = CommonHeaders(_laid_over(headers, call) if call.headers else headers, own)
@@ -225,16 +226,14 @@ class CallForm:
         return _laid_over({}, call), _protocol1(call, self._eta[0], self._expires[0])
 
 
-def _embed(call: TaskCall) -> codec.Constant:
-    """The third part of the body."""
-    value = {"callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord}
-    if not isinstance(call.chain, SealedSteps):
-        return codec.Constant(value)
+def _sealed(embed: dict[str, Any], call: TaskCall) -> codec.Constant:
+    """The third part of the body with the rest of a long chain, which is not opened for it."""
+    steps = cast("SealedSteps", call.chain)
     if not codec.registry.writes_json(call.serializer):
-        return codec.Constant({**value, "chain": list(call.chain)})
-    texts = {name: call.chain.json() if name == "chain" else codec.json_dumps(part) for name, part in value.items()}
+        return codec.Constant({**embed, "chain": list(steps)})
+    texts = {name: steps.json() if name == "chain" else codec.json_dumps(part) for name, part in embed.items()}
     items = ", ".join(f'"{name}": {text}' for name, text in texts.items())
-    return codec.Constant(value, f"{{{items}}}")
+    return codec.Constant(embed, f"{{{items}}}")
 
 
 def encode_call(
