@@ -15,8 +15,8 @@ from celeriac.options import LIMITS
 from celeriac.outcome import Execution
 from celeriac.routing import is_copy
 from celeriac.safe_repr import saferepr
+from celeriac.wire.bodies import SealedSteps
 from celeriac.wire.messages import TaskBody, timelimits
-from celeriac.wire.sealed import SealedSteps
 
 __all__ = ["Context", "RequestStack", "make_context", "pop_current_task", "push_current_task", "running"]
 

@@ -14,9 +14,8 @@ from celeriac import Celeriac, chain, codec
 from celeriac.errors import CeleriacError
 from celeriac.message import Message
 from celeriac.wire import bodies
-from celeriac.wire.bodies import TaskBody, decode_body
+from celeriac.wire.bodies import SealedSteps, TaskBody, decode_body
 from celeriac.wire.messages import TaskCall, encode_call
-from celeriac.wire.sealed import SealedSteps
 from tests.support.apps import memory_app, run_all, sent
 
 JSON = frozenset({"application/json"})

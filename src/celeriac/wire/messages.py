@@ -19,9 +19,8 @@ from celeriac import codec, compression
 from celeriac.errors import EncodeError, MessageTooLarge
 from celeriac.message import CommonHeaders, Message, SharedHeaders
 from celeriac.safe_repr import MAX_LENGTH, saferepr
-from celeriac.wire.bodies import TaskBody, decode_body, protocol1_headers
+from celeriac.wire.bodies import SealedSteps, TaskBody, decode_body, protocol1_headers
 from celeriac.wire.moments import epoch, parse_moment, timelimits
-from celeriac.wire.sealed import SealedSteps
 
 __all__ = [
     "CallForm", "TaskBody", "TaskCall", "decode_body", "encode_call", "expiration_ms", "parse_moment", "protocol1_headers",
