@@ -143,7 +143,7 @@ def test_what_comes_meanwhile_goes_as_the_next_step(server: RedisServer) -> None
     _run(server, scenario)
 
 
-@pytest.mark.parametrize("kind", ["many", "a part of a chord", "a message for later", "a state"])
+@pytest.mark.parametrize("kind", ["many", "a part of a chord", "a message for later", "a state", "one that goes back"])
 def test_what_takes_longer_is_left_to_the_thread(server: RedisServer, kind: str) -> None:
     async def scenario(bench: _Bench) -> None:
         deliveries = bench.deliver(*(f"m{number}" for number in range(MANY)))
@@ -156,14 +156,18 @@ def test_what_takes_longer_is_left_to_the_thread(server: RedisServer, kind: str)
             entries = [_entry(deliveries[0], _message("later", NEXT, eta=4e9))]
         elif kind == "a state":
             entries = [Entry(record=Record(id="s", state="STARTED", result=b"null")), *entries]
+        elif kind == "one that goes back":
+            entries = [_entry(deliveries[0])]
+            bench.committer.put_back(Entry(Settlement(deliveries[1], Action.DEFER, until=4e9)))
         bench.add(*entries)
         for _ in range(20):
             await asyncio.sleep(0)
         assert not bench.ended
         bench.committer.start()
-        ending = sum(entry.settlement is not None for entry in entries)
+        ending = sum(entry.settlement is not None for entry in entries) + (kind == "one that goes back")
         await bench.until_ended(ending)
         assert (len(bench.ended), bench.refused) == (ending, [])
+        assert not bench.committer.is_behind
         assert bench.stored("m0") == "SUCCESS"
 
     _run(server, scenario)

@@ -196,7 +196,8 @@ class Committer:
             return False
         with self._condition:
             batch = self._pending
-            if self._in_hand or self._is_failing or self._told or len(batch) >= MANY or not all(map(_is_plain, batch)):
+            is_threads = self._in_hand or self._is_failing or self._told or self._going_back or len(batch) >= MANY
+            if is_threads or not all(map(_is_plain, batch)):
                 return False
             self._pending, self._in_hand, self._is_under_way = [], len(batch), True
         faultpoint("before_commit")
