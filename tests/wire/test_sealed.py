@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celeriac import Celeriac, chain, codec
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, EncodeError
 from celeriac.message import Message
 from celeriac.wire import bodies
 from celeriac.wire.bodies import SealedSteps, TaskBody, decode_body
@@ -103,6 +103,16 @@ def test_the_next_message_is_the_same_to_the_byte(serializer: str, protocol: int
     found, expected = (each.body if serializer != "pickle" else pickle.loads(each.body) for each in messages)
     assert found == expected  # what is pickled names objects by where it met them first
     assert messages[0].content_type == messages[1].content_type
+
+
+def test_what_can_not_be_encoded_beside_it_is_named() -> None:
+    sealed, _ = _long_chain()
+    with pytest.raises(EncodeError, match="Object"):
+        encode_call(TaskCall(task="t", id="1", chain=sealed, chord={"task": "c", "args": [_Object()]}), now=0.0)
+
+
+class _Object:
+    pass
 
 
 def _fields(call: TaskCall) -> dict[str, Any]:

@@ -10,6 +10,7 @@ step, was half of what a runner did for a step of a chain of a hundred.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -24,9 +25,8 @@ from celeriac.wire.moments import timelimits
 
 __all__ = ["SealedSteps", "TaskBody", "decode_body", "open_body", "protocol1_headers"]
 
-
-#: Bytes of a body from which on a chain in it stays sealed.
-LONG = 2048
+#: Bytes of a body from which on a chain in it stays sealed, and how to see that there may be one.
+LONG, _CHAIN = 2048, re.compile(rb'"chain":\s*\[\s*\{')
 
 
 class TaskBody(msgspec.Struct, kw_only=True):
@@ -91,7 +91,8 @@ def open_body(
         raise InvalidTaskError("the message has no content type")
     data = _unpacked(message, max_unpacked_bytes)
     is_json = codec.registry.reads_json(message.content_type, accept)
-    body = _open_sealed(data) if is_json and len(data) >= LONG and not codec.has_types(data) else None
+    may_be_sealed = is_json and len(data) >= LONG and _CHAIN.search(data) and not codec.has_types(data)
+    body = _open_sealed(data) if may_be_sealed else None
     if body is None:
         body = codec.loads(data, message.content_type, message.content_encoding, accept)
     # Each level of JSON has a bracket: most bodies have too few of them to need a closer look.

@@ -7,6 +7,7 @@ bodies is in `wire/bodies.py`, reading moments and limits out of headers in `wir
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
@@ -228,11 +229,12 @@ class CallForm:
 def _sealed(embed: dict[str, Any], call: TaskCall) -> codec.Constant:
     """The third part of the body with the rest of a long chain, which is not opened for it."""
     steps = cast("SealedSteps", call.chain)
-    if not codec.registry.writes_json(call.serializer):
-        return codec.Constant({**embed, "chain": list(steps)})
-    texts = {name: steps.json() if name == "chain" else codec.json_dumps(part) for name, part in embed.items()}
-    items = ", ".join(f'"{name}": {text}' for name, text in texts.items())
-    return codec.Constant(embed, f"{{{items}}}")
+    if codec.registry.writes_json(call.serializer):
+        with contextlib.suppress(Exception):  # what has no form as JSON is named when the body is made
+            texts = {name: steps.json() if name == "chain" else codec.json_dumps(part) for name, part in embed.items()}
+            items = ", ".join(f'"{name}": {text}' for name, text in texts.items())
+            return codec.Constant(embed, f"{{{items}}}")
+    return codec.Constant({**embed, "chain": list(steps)})
 
 
 def encode_call(
