@@ -234,6 +234,28 @@ def test_a_busy_consumer_keeps_its_limit(
     assert not any(each.redelivered for each in deliveries)
 
 
+def test_what_is_held_gives_no_right_to_more(transport: AmqpTransport, other: AmqpTransport, queue: str) -> None:
+    """Who holds three and wants one more, after its consumer was cancelled, is sent one: others have the rest at once."""
+    transport.publish([make_message(f"m{number}", queue) for number in range(10)])
+    held: list[Delivery] = []
+    while len(held) < 3:
+        held += transport.fetch([queue], 3 - len(held), PATIENCE, LONG)
+    eventually(lambda: not listed_consumers(transport, queue), PATIENCE)
+    held += transport.fetch([queue], 1, PATIENCE, LONG)
+    assert len(held) == 4
+    taken: list[Delivery] = []
+    while len(taken) < 6 and (more := other.fetch([queue], 6 - len(taken), PATIENCE, LONG)):
+        taken += more
+    assert len(taken) == 6
+    assert not any(each.redelivered for each in taken), "some had to be given back"
+
+
+def listed_consumers(transport: AmqpTransport, queue: str) -> bool:
+    """Whether a consumer of this transport is open."""
+    session = transport._parts.consumer._session
+    return session is not None and queue in session.listening
+
+
 def test_who_wants_little_soon_holds_little(transport: AmqpTransport, other: AmqpTransport, queue: str) -> None:
     """A consumer with short tasks, which then turn out long, gives back what was sent to it for the short ones."""
     other.publish([make_message(f"{i}", queue) for i in range(300)])

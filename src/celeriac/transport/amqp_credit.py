@@ -42,14 +42,16 @@ def plan(
     for queue in queues:
         here = session.leased[queue] + len(session.early)
         present = session.listening.get(queue)
-        if present is not None and present.prefetch - here >= (limit + 1) // 2:
+        may_come = 0 if present is None else session.credit(queue) if limit < MANY else present.prefetch - here
+        if may_come >= (limit + 1) // 2:
             continue
         about = known.get(queue)
         goes_last = about is not None and about.auto_delete  # the queue would go with its consumer
         if present is not None and not goes_last:
             requests.append(cancel(present.tag))
         tag = f"celeriac-{next(tags)}"
-        allowed = min(here + (limit if limit < MANY else 2 * limit), MAX_PREFETCH)
+        # What earlier consumers were sent does not count against the new one. Who wants many can use it soon.
+        allowed = min(limit if limit < MANY else here + 2 * limit, MAX_PREFETCH)
         session.queue_of[tag] = queue
         session.listening[queue] = Listening(tag, allowed)
         arguments = about.consumer_arguments if about is not None else None

@@ -46,7 +46,7 @@ class Entry:
 
 
 class Listening(NamedTuple):
-    """An open consumer, and how many unsettled messages the server lets it have."""
+    """An open consumer, and how many unsettled messages of its own the server lets it have."""
 
     tag: str
     prefetch: int
@@ -72,6 +72,12 @@ class Session:
         #: Since when more is here, or may come, than is wanted (monotonic).
         self.surplus_since: float | None = None
         self._turn = 0
+
+    def credit(self, queue: str) -> int:
+        """How many messages more the server may push from a queue; only those count that this very consumer was sent."""
+        listening = self.listening[queue]
+        sent = sum(entry.pushed.method.consumer_tag == listening.tag for entry in self.shelf.values())
+        return listening.prefetch - sent
 
     def sort_in(self, entry: Entry, now: float) -> None:
         """A message has come."""
