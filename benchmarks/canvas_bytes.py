@@ -1,7 +1,7 @@
-"""Bytes of the messages that anyone puts into the lists of a Redis server, as its MONITOR shows them.
+"""Bytes of the messages that anyone sends over a Redis server, as its MONITOR shows them: once for each delivery tag.
 
-Commands of scripts are among them, so celeriac's workers are seen as Celery's are. A message that is given back goes to
-the other end of its list and is not counted again.
+Commands of scripts are among them, so celeriac's workers are seen as Celery's are. A message goes into a list, or, when the
+worker that sends it takes it at once, straight into the table of what is on lease.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from contextlib import contextmanager
 
 __all__ = ["watched"]
 
-#: Where Celery and celeriac put tasks of the default queue.
-_PUT = re.compile(rb'^\+\S+ \[[^\]]*\] "LPUSH" "celery" (.*)$', re.IGNORECASE)
+#: Where Celery and celeriac put tasks of the default queue: into its list, or on lease, with something around it.
+_PUT = re.compile(rb'^\+\S+ \[[^\]]*\] "(LPUSH" "celery|HSET" "unacked)" (.*)$', re.IGNORECASE)
+_AROUND = len('[, "", "celery"]')
+_TAG = re.compile(rb'delivery_tag\\*": \\*"([^"\\]+)')
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\x[0-9a-f]{2}|\\.")
 _END = b'"ECHO" "no more"'
@@ -38,9 +40,16 @@ def watched(port: int) -> Iterator[list[int]]:
 
 
 def _read(lines: Iterator[bytes], sizes: list[int]) -> None:
+    seen: set[bytes] = set()
     for line in lines:
         if _END in line:
             return
         found = _PUT.match(line.rstrip())
-        if found:
-            sizes += [len(_ESCAPE.sub(b".", word)) for word in _WORD.findall(found[1])]
+        if not found:
+            continue
+        around = _AROUND if b"unacked" in found[1] else 0
+        for word in _WORD.findall(found[2]):
+            tag = _TAG.search(word)
+            if tag and tag[1] not in seen:
+                seen.add(tag[1])
+                sizes.append(len(_ESCAPE.sub(b".", word)) - around)
