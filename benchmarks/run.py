@@ -1,4 +1,4 @@
-"""All benchmarks: prints tables and writes them to benchmarks/results.md. `make bench` runs it; takes about twelve minutes.
+"""All benchmarks: prints tables and writes them to benchmarks/results.md. `make bench` runs it; takes twelve to twenty minutes.
 
 SQLite and the worker itself here, network brokers in `brokers.py`, workflows in `canvas.py`. Peers run in an environment of
 their own (.bench-venv), which is made here if it is not there. Rounds of celeriac and of the peers alternate, so that all see

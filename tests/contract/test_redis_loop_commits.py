@@ -224,6 +224,25 @@ def test_a_lease_that_is_lost_is_told(server: RedisServer) -> None:
     _run(server, scenario)
 
 
+def test_a_failure_with_what_came_keeps_no_lease_of_what_has_ended(server: RedisServer) -> None:
+    async def scenario(bench: _Bench) -> None:
+        def fail(came: list[Delivery], stored: dict[str, Record]) -> None:
+            raise RuntimeError("whatever goes wrong with these")
+
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: failures.append(about["exception"]))
+        bench.intake._on_deliveries = fail
+        (delivery,) = bench.deliver("a")
+        bench.intake.want(5)
+        bench.add(_entry(delivery, _message("b", QUEUE)))
+        await bench.until_ended(1)
+        assert [str(each) for each in failures] == ["whatever goes wrong with these"]
+        assert bench.leases.is_over(delivery)
+        assert (len(bench.leases), bench.committer.backlog) == (1, 0)
+
+    _run(server, scenario)
+
+
 def test_what_was_delivered_before_is_looked_up_outside_of_the_loop(server: RedisServer) -> None:
     async def scenario(bench: _Bench) -> None:
         (again,) = bench.deliver("again")

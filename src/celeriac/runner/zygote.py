@@ -157,10 +157,10 @@ def _serve(sock: socket.socket) -> None:
 def _read_options(sock: socket.socket) -> ZygoteOptions:
     reader = FrameReader()
     while True:
-        data = sock.recv(65536)
-        if not data:
+        frames = reader.receive(sock)
+        if frames is None:
             sys.exit(0)
-        for kind, body in reader.feed(data):
+        for kind, body in frames:
             options: ZygoteOptions = decode_frame(kind, body)
             return options
 

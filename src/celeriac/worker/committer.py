@@ -238,11 +238,17 @@ class Committer:
             self._in_hand, self._is_under_way = 0, False
             if self._is_stopping:
                 self._condition.notify()
-        intake = cast("Intake", self._intake)
-        if came and not intake.claimed_at_once(came):
-            threading.Thread(target=intake.claimed, args=(came,), name="celeriac-claimed", daemon=True).start()
-        self._has_committed(batch, refused)
+        try:
+            if came:  # first: it is what the worker waits for, and what `go_on` goes by
+                self._hand_on(came)
+        finally:
+            self._has_committed(batch, refused)
         self.wake()
+
+    def _hand_on(self, came: list[Delivery]) -> None:
+        intake, loop = cast("Intake", self._intake), cast("asyncio.AbstractEventLoop", self._loop)
+        if not intake.claimed_at_once(came):
+            loop.run_in_executor(None, intake.claimed, came)
 
     # the thread
 

@@ -137,16 +137,17 @@ class ZygoteNursery:
     def _on_readable(self) -> None:
         if self._sock is None:
             return
+        frames: list[tuple[int, bytes]] | None = None
         try:
-            data = self._sock.recv(65536)
+            frames = self._reader.receive(self._sock)
         except BlockingIOError:
             return
-        except OSError:
-            data = b""
-        if not data:
+        except OSError:  # it has died
+            pass
+        if frames is None:
             self._on_zygote_end()
             return
-        for kind, body in self._reader.feed(data):
+        for kind, body in frames:
             self._on_frame(kind, decode_frame(kind, body))
 
     def _on_frame(self, kind: int, value: Any) -> None:
