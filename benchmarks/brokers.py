@@ -103,7 +103,7 @@ class BrokerBench:
 
         def run(side: Side) -> Figures:
             broker.clear()
-            count = 2000
+            count = 4000
             side.client("fill_milliseconds", count, side.environment(broker.url))
             found = drained(
                 side, count, broker.url, "", broker.server.pid, lambda: broker.is_settled(side, count, False)

@@ -20,7 +20,7 @@ from celeriac.results.base import Record
 from celeriac.runner.protocol import Cells, FrameReader, Hello, Kind, RunnerOptions, decode_frame, encode_frame
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.options import node_name, pool_shape
-from celeriac.worker.pool import MAX_DEPTH, WORTH_WAITING, Pool, depth
+from celeriac.worker.pool import MAX_DEPTH, SHORT, WORTH_WAITING, Pool, depth
 from celeriac.worker.process import RunnerProcess
 
 
@@ -131,7 +131,7 @@ def test_what_waits_in_a_slot_is_worth_a_few_milliseconds(runtime: float | None)
 
 
 def test_a_task_that_never_ran_is_taken_for_long() -> None:
-    assert depth(None) == depth(1.0) == 1
+    assert depth(None) == depth(1.0) == depth(SHORT * 1.01) == 1
     assert depth(0.0) == MAX_DEPTH
 
 
@@ -174,7 +174,7 @@ async def _busy_with_milliseconds(pool: Pool, nursery: _Nursery, number: int) ->
 def test_a_slot_is_filled_up_when_half_of_it_is_used() -> None:
     async def scenario() -> None:
         async with _pool() as (pool, nursery, owner):
-            await _busy_with_milliseconds(pool, nursery, 100)
+            await _busy_with_milliseconds(pool, nursery, 5 * depth(0.001))
             full = depth(0.001)
             sent = []
             for serial in range(2, 2 + full):
@@ -189,7 +189,7 @@ def test_a_slot_is_filled_up_when_half_of_it_is_used() -> None:
 def test_outcomes_of_all_runners_gather_while_every_slot_has_work_and_more_is_ready() -> None:
     async def scenario() -> None:
         async with _pool() as (pool, nursery, owner):
-            await _busy_with_milliseconds(pool, nursery, 100)
+            await _busy_with_milliseconds(pool, nursery, 5 * depth(0.001))
             for runner, serial in ((0, 2), (1, 1), (0, 3), (1, 2)):
                 _outcome(runner, serial, nursery)
             await _eventually(lambda: len(owner.ended) == 5)
@@ -218,7 +218,7 @@ def test_nothing_gathers_where_nothing_else_is_ready_or_a_slot_would_run_dry() -
 def test_a_runner_that_dies_while_outcomes_gather_loses_none() -> None:
     async def scenario() -> None:
         async with _pool() as (pool, nursery, owner):
-            await _busy_with_milliseconds(pool, nursery, 100)
+            await _busy_with_milliseconds(pool, nursery, 5 * depth(0.001))
             _outcome(0, 2, nursery)
             nursery.ends[0][1].begin(0, 3, 0.0)
             ran = pool.processes[0].slots[0].held[1].id
