@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from types import NoneType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from msgspec import to_builtins
 from msgspec.structs import replace
@@ -32,9 +33,13 @@ from celeriac.wire.messages import CallForm, TaskCall
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
-    from celeriac.transport.base import TransactionalTransport
+    from celeriac.transport.base import AheadTransport, TransactionalTransport
 
-__all__ = ["filled", "form_key", "new_id", "new_ids", "own_fields", "prepare", "publish"]
+__all__ = [
+    "filled", "form_key", "new_id", "new_ids", "nothing", "own_fields", "prepare", "publish", "publish_ahead",
+]  # fmt: skip
+
+T = TypeVar("T")
 
 logger = logging.getLogger("celeriac.sending")
 
@@ -332,6 +337,39 @@ def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, An
         call_end.reset(token)
     if signals.after_task_publish.receivers:
         _tell(signals.after_task_publish, messages)
+
+
+def publish_ahead(app: Celeriac, messages: Sequence[Message]) -> Callable[[], None]:
+    """Begin to `publish`: returns what waits until the broker has them. Where that is one step, all of it happens at once.
+
+    Raises:
+        OperationalError: The broker can't be reached. What is returned raises it, too.
+    """
+    is_watched = signals.before_task_publish.receivers or signals.after_task_publish.receivers
+    has_more_to_do = is_watched or app.undeclared or app.mailbox is not None or app.conf.task_track_enqueued
+    if has_more_to_do or not app.transport.capabilities.publishes_ahead:
+        publish(app, messages)
+        return nothing
+    waiting = _tried(app, messages, partial(cast("AheadTransport", app.transport).begin_publish, messages))
+    return nothing if waiting is None else partial(_tried, app, messages, waiting)
+
+
+def _tried(app: Celeriac, messages: Sequence[Message], step: Callable[[], T]) -> T | None:
+    """What this step of publishing returns; None if it failed and all of it was done again."""
+    started = time.monotonic()
+    end = started + app.conf.publish_timeout
+    token = call_end.set(end)
+    try:
+        return step()
+    except OperationalError as exc:
+        _publish_again(app, messages, {}, exc, started, end)
+        return None
+    finally:
+        call_end.reset(token)
+
+
+def nothing() -> None:
+    """What there is to wait for where nothing is under way."""
 
 
 def _hand_over(app: Celeriac, messages: Sequence[Message]) -> None:

@@ -79,6 +79,17 @@ class Signature(dict[str, Any]):
         )
 
     @classmethod
+    def of_call(
+        cls, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], app: Any, *, immutable: bool = False
+    ) -> Signature:
+        """The signature of a call that was just written down: its tables are its own, so none is copied."""
+        made = cls.__new__(cls)
+        made._app = app
+        made["task"], made["args"], made["kwargs"], made["options"] = task, args, kwargs, {}
+        made["subtask_type"], made["immutable"] = None, immutable
+        return made
+
+    @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> Signature:
         """The signature whose dict form this is: of a composite, an instance of its class."""
         kind = Signature.TYPES.get(d.get("subtask_type") or "")

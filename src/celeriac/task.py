@@ -313,11 +313,11 @@ class Task(Generic[P, R]):
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """`signature` from star arguments."""
-        return Signature(self.name, args, kwargs, app=self._app)
+        return Signature.of_call(self.name, args, kwargs, self._app)
 
     def si(self, *args: Any, **kwargs: Any) -> Signature:
         """`s` that ignores further arguments."""
-        return Signature(self.name, args, kwargs, immutable=True, app=self._app)
+        return Signature.of_call(self.name, args, kwargs, self._app, immutable=True)
 
     def map(self, it: Any) -> Signature:
         """One message that calls this task with each of the items."""

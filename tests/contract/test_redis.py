@@ -9,7 +9,7 @@ import pytest
 from celeriac import Celeriac, chain
 from celeriac.results.redis import RedisStore
 from celeriac.testing.results import ResultStoreSuite
-from celeriac.testing.transports import FetchingCommitTests, TransportSuite
+from celeriac.testing.transports import AheadTests, FetchingCommitTests, TransportSuite
 from celeriac.testing.worker import start_worker
 from celeriac.transport.redis import RedisTransport
 from tests.support.redis_server import RedisServer
@@ -29,7 +29,7 @@ def url(server: RedisServer) -> Iterator[str]:
     server.call("FLUSHALL")
 
 
-class TestRedisTransport(FetchingCommitTests, TransportSuite):
+class TestRedisTransport(AheadTests, FetchingCommitTests, TransportSuite):
     @pytest.fixture
     def transport(self, url: str) -> Iterator[RedisTransport]:
         transport = RedisTransport(url, {"delay_at_publish": True})

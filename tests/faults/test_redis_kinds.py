@@ -19,7 +19,7 @@ from celeriac.message import Settlement
 from celeriac.results.base import Record
 from celeriac.results.redis import RedisStore
 from celeriac.testing.results import ResultStoreSuite
-from celeriac.testing.transports import FetchingCommitTests, TransportSuite, make_message
+from celeriac.testing.transports import AheadTests, FetchingCommitTests, TransportSuite, make_message
 from celeriac.transport.base import Commit
 from celeriac.transport.redis import RedisTransport
 from tests.support.redis_server import RedisServer
@@ -181,7 +181,7 @@ def cluster_url(cluster: Cluster) -> Iterator[str]:
     cluster.call("FLUSHALL")
 
 
-class TestClusterTransport(FetchingCommitTests, TransportSuite):
+class TestClusterTransport(AheadTests, FetchingCommitTests, TransportSuite):
     @pytest.fixture
     def transport(self, cluster_url: str) -> Iterator[RedisTransport]:
         transport = RedisTransport(cluster_url, {"delay_at_publish": True})

@@ -63,14 +63,33 @@ class Connection:
 
     def ask(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Send commands in one piece; returns their replies, errors among them as they are."""
+        self.send(commands)
+        return self.receive(len(commands))
+
+    def send(self, commands: Sequence[Sequence[Argument]]) -> None:
+        """Send commands whose replies `receive` will bring, or `wait_push` those of subscribing."""
         inner = self._inner
         try:
-            sock, timeout, end = inner._sock, self.settings.timeout, call_end.get()
-            if sock is not None:  # `shortened`, without a call: each `delay()` comes here
-                sock.settimeout(timeout if end is None else max(0.005, min(timeout, end - time.monotonic())))
+            self._set_timeout()
             inner.send_packed_command(_packed(commands), check_health=False)
+        except (RedisError, OSError) as exc:
+            raise self._failed(exc) from exc
+        except BaseException:
+            self.close()  # interrupted in between: its replies would be taken for those of the next command
+            raise
+
+    def _set_timeout(self) -> None:
+        sock, timeout, end = self._inner._sock, self.settings.timeout, call_end.get()
+        if sock is not None:  # `shortened`, without a call: each `delay()` comes here
+            sock.settimeout(timeout if end is None else max(0.005, min(timeout, end - time.monotonic())))
+
+    def receive(self, number: int) -> list[Any]:
+        """The replies to so many commands that were sent; errors among them as they are."""
+        inner = self._inner
+        try:
+            self._set_timeout()
             replies: list[Any] = []
-            for _ in commands:
+            for _ in range(number):
                 try:
                     replies.append(inner.read_response(disable_decoding=True))
                 except ResponseError as exc:
@@ -100,13 +119,6 @@ class Connection:
             return self._inner.read_response(disable_decoding=True)
         except ResponseError as exc:
             return exc
-        except (RedisError, OSError) as exc:
-            raise self._failed(exc) from exc
-
-    def send(self, commands: Sequence[Sequence[Argument]]) -> None:
-        """Send commands whose replies `wait_push` will bring (subscribing)."""
-        try:
-            self._inner.send_packed_command(_packed(commands), check_health=False)
         except (RedisError, OSError) as exc:
             raise self._failed(exc) from exc
 
@@ -267,6 +279,22 @@ class Server:
     def transaction(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """The replies to several commands, of which the server carries out all or none, unless a key has a wrong type."""
         return self._without_errors(self.pipeline([("MULTI",), *commands, ("EXEC",)])[-1])
+
+    def begin_transaction(self, commands: Sequence[Sequence[Argument]]) -> Callable[[], None]:
+        """Send a transaction; returns what waits for its end. Both raise what `transaction` does."""
+        if len(commands) > 1:
+            commands = [("MULTI",), *commands, ("EXEC",)]
+        connection = self.acquire()
+        connection.send(commands)
+
+        def wait() -> None:
+            replies = connection.receive(len(commands))
+            self.release(connection)
+            self._without_errors(replies)
+            if len(commands) > 1:
+                self._without_errors(replies[-1])
+
+        return wait
 
     def _without_errors(self, replies: list[Any]) -> list[Any]:
         for reply in replies:

@@ -24,13 +24,14 @@ So that failing asserts show their values, a driver's `conftest.py` calls
 from __future__ import annotations
 
 from celeriac.results.base import ResultStore
+from celeriac.testing.transport_ahead import AheadTests
 from celeriac.testing.transport_case import PATIENCE, make_message
 from celeriac.testing.transport_commits import CommitTests, FetchingCommitTests
 from celeriac.testing.transport_deliveries import DeliveryTests
 from celeriac.testing.transport_queues import QueueTests
 from celeriac.transport.base import Transport
 
-__all__ = ["PATIENCE", "FetchingCommitTests", "TransportSuite", "make_message"]
+__all__ = ["PATIENCE", "AheadTests", "FetchingCommitTests", "TransportSuite", "make_message"]
 
 
 class TransportSuite(DeliveryTests, QueueTests, CommitTests):

@@ -7,7 +7,7 @@ may be called from several threads at once. Every call has a deadline of the dri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -38,6 +38,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         transactional: Whether it is a `TransactionalTransport`: messages can be sent inside the user's own transaction.
         batch: How many messages one `publish` best takes when there are a great many: enough to pay for the wait until the
             broker has them, few enough that they stay in the processor's cache.
+        publishes_ahead: Whether it is an `AheadTransport`: many messages can be made while it takes those before them.
         fetches_on_commit: Whether it is a `FetchingTransport`: a commit can bring the next messages.
     """
 
@@ -52,6 +53,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     survives_restart: bool = True
     transactional: bool = False
     batch: int = 1000
+    publishes_ahead: bool = False
     fetches_on_commit: bool = False
 
 
@@ -251,6 +253,13 @@ class Claim(NamedTuple):
     limit: int
     ready: int
     lease: float
+
+
+class AheadTransport(Transport, Protocol):
+    """A broker to which messages can be on their way while others are made: what its capability `publishes_ahead` promises."""
+
+    def begin_publish(self, messages: Sequence[Message]) -> Callable[[], None]:
+        """Send messages, at least one; returns what waits until the broker has them. Both raise what `publish` does."""
 
 
 class CommitUnderWay(Protocol):

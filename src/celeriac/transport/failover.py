@@ -68,7 +68,9 @@ class FailoverTransport:
     @property
     def capabilities(self) -> Capabilities:
         """What the broker in use can do, and of what the way of commits depends on, what all can."""
-        return msgspec.structs.replace(self._current.capabilities, fetches_on_commit=self._all_fetch)
+        return msgspec.structs.replace(
+            self._current.capabilities, fetches_on_commit=self._all_fetch, publishes_ahead=False
+        )
 
     @property
     def url(self) -> str:

@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -94,6 +94,7 @@ class RedisTransport:
             max_bytes=MAX_BYTES,
             batch=BATCH,
             fetches_on_commit=True,
+            publishes_ahead=True,
         )
         self._server = Server(self.settings)
         self._bindings = Bindings(self._server, self._keys)
@@ -122,6 +123,10 @@ class RedisTransport:
             self._server.call(*commands[0])
         elif commands:
             self._server.transaction(commands)
+
+    def begin_publish(self, messages: Sequence[Message]) -> Callable[[], None]:
+        """Send messages; returns what waits until the server has them."""
+        return self._server.begin_transaction(self._commands(messages))
 
     def _commands(self, messages: Sequence[Message]) -> list[_Command]:
         """What publishes these messages. Raises before anything is sent."""
