@@ -8,12 +8,12 @@ from one look at the clock and one at the random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from celeriac.context import running
-from celeriac.sending import filled, new_ids, nothing, prepare, publish_ahead
+from celeriac.sending import Ahead, filled, new_ids, prepare
 from celeriac.signature import Signature
 
 if TYPE_CHECKING:
@@ -42,16 +42,11 @@ def publish_many(app: Celeriac, signatures: Iterable[Signature]) -> list[Any]:
     results: list[Any] = []
     forms: dict[Any, CallForm] = {}
     coming = iter(signatures)
-    under_way: Callable[[], None] = nothing
-    try:
+    with Ahead(app) as ahead:
         while piece := list(islice(coming, app.transport.capabilities.batch)):
             messages = _messages(app, piece, forms, results)
             if messages:
-                former, under_way = under_way, nothing
-                former()
-                under_way = publish_ahead(app, messages)
-    finally:
-        under_way()
+                ahead.publish(messages)
     return results
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from msgspec import to_builtins
 from msgspec.structs import replace
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.transport.base import AheadTransport, TransactionalTransport
 
-__all__ = [
-    "filled", "form_key", "new_id", "new_ids", "nothing", "own_fields", "prepare", "publish", "publish_ahead",
-]  # fmt: skip
+__all__ = ["Ahead", "filled", "form_key", "new_id", "new_ids", "own_fields", "prepare", "publish"]
 
 T = TypeVar("T")
 
@@ -339,37 +337,61 @@ def publish(app: Celeriac, messages: Sequence[Message], options: Mapping[str, An
         _tell(signals.after_task_publish, messages)
 
 
-def publish_ahead(app: Celeriac, messages: Sequence[Message]) -> Callable[[], None]:
-    """Begin to `publish`: returns what waits until the broker has them. Where that is one step, all of it happens at once.
+class Ahead:
+    """Publishes many messages in pieces: where the broker can do it, one is on its way while the next is made.
 
-    Raises:
-        OperationalError: The broker can't be reached. What is returned raises it, too.
+    A context manager; its end waits for the last piece.
+
+    Args:
+        options: Of the calls, as `publish` takes them.
     """
-    is_watched = signals.before_task_publish.receivers or signals.after_task_publish.receivers
-    has_more_to_do = is_watched or app.undeclared or app.mailbox is not None or app.conf.task_track_enqueued
-    if has_more_to_do or not app.transport.capabilities.publishes_ahead:
-        publish(app, messages)
-        return nothing
-    waiting = _tried(app, messages, partial(cast("AheadTransport", app.transport).begin_publish, messages))
-    return nothing if waiting is None else partial(_tried, app, messages, waiting)
+
+    def __init__(self, app: Celeriac, options: Mapping[str, Any] | None = None) -> None:
+        self._app = app
+        self._options = options or {}
+        self._end: Callable[[], object] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._wait()
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Wait until the broker has the piece before this one, then send this one.
+
+        Raises:
+            OperationalError: The broker can't be reached: this piece was not sent.
+        """
+        self._wait()
+        app, options = self._app, self._options
+        is_watched = signals.before_task_publish.receivers or signals.after_task_publish.receivers
+        has_more_to_do = is_watched or app.undeclared or app.mailbox is not None or app.conf.task_track_enqueued
+        if has_more_to_do or "connection" in options or not app.transport.capabilities.publishes_ahead:
+            publish(app, messages, options)
+            return
+        begin = partial(cast("AheadTransport", app.transport).begin_publish, messages)
+        end = _tried(app, messages, options, begin)
+        self._end = None if end is None else partial(_tried, app, messages, options, end)
+
+    def _wait(self) -> None:
+        end, self._end = self._end, None
+        if end is not None:
+            end()
 
 
-def _tried(app: Celeriac, messages: Sequence[Message], step: Callable[[], T]) -> T | None:
+def _tried(app: Celeriac, messages: Sequence[Message], options: Mapping[str, Any], step: Callable[[], T]) -> T | None:
     """What this step of publishing returns; None if it failed and all of it was done again."""
     started = time.monotonic()
-    end = started + app.conf.publish_timeout
+    end = started + (options.get("timeout") or app.conf.publish_timeout)
     token = call_end.set(end)
     try:
         return step()
     except OperationalError as exc:
-        _publish_again(app, messages, {}, exc, started, end)
+        _publish_again(app, messages, options, exc, started, end)
         return None
     finally:
         call_end.reset(token)
-
-
-def nothing() -> None:
-    """What there is to wait for where nothing is under way."""
 
 
 def _hand_over(app: Celeriac, messages: Sequence[Message]) -> None:

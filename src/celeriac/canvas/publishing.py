@@ -24,7 +24,7 @@ from celeriac.group_result import GroupResult
 from celeriac.many import fresh_ids
 from celeriac.message import Message
 from celeriac.outcome import ChordStart
-from celeriac.sending import new_id
+from celeriac.sending import Ahead, new_id
 from celeriac.wire.messages import CallForm
 
 __all__ = ["publish", "send"]
@@ -100,10 +100,11 @@ def _send_group(
 
 def publish(app: Any, items: Iterator[Message | ChordStart], how: Mapping[str, Any]) -> None:
     """Hand messages to the broker in batches, and what starts a chord to the result store before its messages."""
-    while batch := list(islice(items, app.transport.capabilities.batch)):
-        for start in batch:
-            if isinstance(start, ChordStart):
-                begin(chord_store(app), start)
-        messages = [message for message in batch if not isinstance(message, ChordStart)]
-        if messages:
-            app.publish(messages, how)
+    with Ahead(app, how) as ahead:
+        while batch := list(islice(items, app.transport.capabilities.batch)):
+            for start in batch:
+                if isinstance(start, ChordStart):
+                    begin(chord_store(app), start)
+            messages = [message for message in batch if not isinstance(message, ChordStart)]
+            if messages:
+                ahead.publish(messages)
