@@ -70,7 +70,7 @@ class Connection:
         """Send commands whose replies `receive` will bring, or `wait_push` those of subscribing."""
         inner = self._inner
         try:
-            self._set_timeout()
+            self.set_timeout()
             inner.send_packed_command(_packed(commands), check_health=False)
         except (RedisError, OSError) as exc:
             raise self._failed(exc) from exc
@@ -78,16 +78,16 @@ class Connection:
             self.close()  # interrupted in between: its replies would be taken for those of the next command
             raise
 
-    def _set_timeout(self) -> None:
+    def set_timeout(self) -> None:
+        """Let what follows last no longer than the present call may; each `delay()` comes here."""
         sock, timeout, end = self._inner._sock, self.settings.timeout, call_end.get()
-        if sock is not None:  # `shortened`, without a call: each `delay()` comes here
+        if sock is not None:  # `shortened`, without a call
             sock.settimeout(timeout if end is None else max(0.005, min(timeout, end - time.monotonic())))
 
     def receive(self, number: int) -> list[Any]:
         """The replies to so many commands that were sent; errors among them as they are."""
         inner = self._inner
         try:
-            self._set_timeout()
             replies: list[Any] = []
             for _ in range(number):
                 try:
@@ -288,6 +288,7 @@ class Server:
         connection.send(commands)
 
         def wait() -> None:
+            connection.set_timeout()
             replies = connection.receive(len(commands))
             self.release(connection)
             self._without_errors(replies)
