@@ -6,11 +6,13 @@ grace of a shutdown is given back, and the process then ends in the middle of it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,7 @@ class _Solo:
         self._runners: queue.SimpleQueue[InProcessRunner | None] = queue.SimpleQueue()
         self._supervisor = make_supervisor(InProcessNursery(app, run_in_main_thread=self._runners.put), app)
         self._on_ready = on_ready
-        self._signals: list[int] = []
+        self._signals: deque[int] = deque()
         self._tell: Callable[[int], None] | None = None
         self._is_restart = False
         self._problem: CeleriacError | None = None
@@ -72,16 +74,20 @@ class _Solo:
         return self._is_restart
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._tell is None:
-            self._signals.append(number)  # it has not started yet
-        else:
-            self._tell(number)
+        self._signals.append(number)
+        self._pass_on()
 
     def _on_started(self, tell: Callable[[int], None]) -> None:
         self._on_ready()
         self._tell = tell
-        for number in self._signals:
-            tell(number)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Tell of the signals that have come, once it can be told: each thread looks after its own step, so none is lost."""
+        tell = self._tell
+        while tell is not None and self._signals:
+            with contextlib.suppress(IndexError, RuntimeError):  # the other thread was faster; the loop has just ended
+                tell(self._signals.popleft())
 
     def _supervise(self) -> None:
         try:
