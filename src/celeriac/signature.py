@@ -82,7 +82,7 @@ class Signature(dict[str, Any]):
     def of_call(
         cls, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], app: Any, *, immutable: bool = False
     ) -> Signature:
-        """The signature of a call that was just written down: its tables are its own, so none is copied."""
+        """The signature of a call that was just written down: its tables are its own, so none is copied (half the time)."""
         made = cls.__new__(cls)
         made._app = app
         made["task"], made["args"], made["kwargs"], made["options"] = task, args, kwargs, {}

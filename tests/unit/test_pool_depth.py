@@ -20,7 +20,7 @@ from celeriac.results.base import Record
 from celeriac.runner.protocol import Cells, FrameReader, Hello, Kind, RunnerOptions, decode_frame, encode_frame
 from celeriac.worker.assignment import Assignment
 from celeriac.worker.options import node_name, pool_shape
-from celeriac.worker.pool import MAX_DEPTH, SHORT, WORTH_WAITING, Pool, depth
+from celeriac.worker.pool import LONG, MAX_DEPTH, SHORT, WORTH_WAITING, Pool, ahead, depth
 from celeriac.worker.process import RunnerProcess
 
 
@@ -133,6 +133,11 @@ def test_what_waits_in_a_slot_is_worth_a_few_milliseconds(runtime: float | None)
 def test_a_task_that_never_ran_is_taken_for_long() -> None:
     assert depth(None) == depth(1.0) == depth(SHORT * 1.01) == 1
     assert depth(0.0) == MAX_DEPTH
+
+
+def test_ahead_of_tasks_that_are_neither_short_nor_long_one_is_fetched() -> None:
+    assert [ahead(runtime) for runtime in (SHORT * 1.01, LONG * 0.99, LONG)] == [1, 1, 0]
+    assert ahead(SHORT) > 1
 
 
 def test_an_unknown_task_gets_a_slot_of_its_own() -> None:

@@ -276,12 +276,12 @@ class Server:
         self.release(connection)
         return self._without_errors(replies)
 
-    def transaction(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """The replies to several commands, of which the server carries out all or none, unless a key has a wrong type."""
-        return self._without_errors(self.pipeline([("MULTI",), *commands, ("EXEC",)])[-1])
+    def begin(self, commands: Sequence[Sequence[Argument]]) -> Callable[[], None]:
+        """Send commands of which the server carries out all or none, unless a key has a wrong type; returns what waits for it.
 
-    def begin_transaction(self, commands: Sequence[Sequence[Argument]]) -> Callable[[], None]:
-        """Send a transaction; returns what waits for its end. Both raise what `transaction` does."""
+        Raises:
+            OperationalError: The server can't be reached or refuses. What is returned raises it, too.
+        """
         if len(commands) > 1:
             commands = [("MULTI",), *commands, ("EXEC",)]
         connection = self.acquire()

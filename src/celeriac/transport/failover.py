@@ -67,7 +67,7 @@ class FailoverTransport:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the broker in use can do, and of what the way of commits depends on, what all can."""
+        """What the broker in use can do, and of what the way of commits depends on, what all can. Nothing is sent ahead."""
         return msgspec.structs.replace(
             self._current.capabilities, fetches_on_commit=self._all_fetch, publishes_ahead=False
         )

@@ -118,15 +118,12 @@ class RedisTransport:
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Hand messages to the server, all or none of them."""
-        commands = self._commands(messages)
-        if len(commands) == 1:
-            self._server.call(*commands[0])
-        elif commands:
-            self._server.transaction(commands)
+        self.begin_publish(messages)()
 
     def begin_publish(self, messages: Sequence[Message]) -> Callable[[], None]:
         """Send messages; returns what waits until the server has them."""
-        return self._server.begin_transaction(self._commands(messages))
+        commands = self._commands(messages)
+        return self._server.begin(commands) if commands else lambda: None
 
     def _commands(self, messages: Sequence[Message]) -> list[_Command]:
         """What publishes these messages. Raises before anything is sent."""

@@ -28,7 +28,7 @@ class SplitTransport:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the one can do that is read from, except what takes both."""
+        """What the one can do that is read from, except what takes both, and sending ahead."""
         return msgspec.structs.replace(self._reading.capabilities, fetches_on_commit=False, publishes_ahead=False)
 
     @property

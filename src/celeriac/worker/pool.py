@@ -4,7 +4,7 @@ Runs in the supervisor's event loop. Assignments wait in `ready`; `dispatch` han
 time, unless its tasks are so short that the pipe would be the cost: then its credit grows so that what waits in it is
 worth 60 milliseconds (`depth`), and is filled up when half of it is used. Outcomes and crashes go to the owner.
 
-While every slot holds work and more is ready, outcomes gather for a few milliseconds before they are read (`_rest`): a
+While every slot holds work and more is ready, outcomes gather for up to 25 milliseconds before they are read (`_rest`): a
 wake-up costs as much as a dozen tasks, and takes from the runners. A lone outcome is read at once.
 """
 
@@ -31,14 +31,14 @@ __all__ = ["Pool", "PoolOwner", "depth"]
 
 logger = get_logger("celeriac.worker.pool")
 
-#: Seconds of short tasks that a slot may hold: a rest is up to half of it. And the runtime from which on it holds one task.
+#: Seconds of short tasks that a slot may hold: a rest is up to half of it. Then, the runtime from which on it holds one task.
 WORTH_WAITING, SHORT = 0.06, 0.01
 #: Seconds of work for each slot that are fetched ahead, and the runtime from which on nothing is.
 WORTH_FETCHING, LONG = 0.072, 0.05
 #: Frames a slot holds at most: more gives no more speed (60,000 a second with 64, 23,000 with 8).
 MAX_DEPTH = 128
 #: Shortest and longest time in seconds for which outcomes gather while runners have enough to do. Of tasks of a millisecond a
-#: rest of 8 ms left 79 % of two processes' time to the tasks, one of 25 ms 85 %; longer ones gave no more.
+#: rest of 8 ms left 79 % of two processes' time to the tasks, one of 25 ms 85 %.
 SHORTEST_REST, LONGEST_REST = 0.001, 0.025
 #: Weight of a new runtime in the moving average of its task.
 SMOOTHING = 0.1
